@@ -1,0 +1,59 @@
+"""`Batch`: the tensors of one step, and the letters by which all shapes in this project are named.
+
+    T tokens in the step      S chunks in the step (one per sequence)     R wanted rows
+    H query heads             K key/value heads                           D head size
+    E model width             F feed-forward width                        V vocabulary
+    L layers                  G cache groups                              B block size
+    N blocks in the pool      M entries of the longest table in the step
+
+Chunks are packed end to end: there is no leading batch dimension.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupBatch:
+    """Where the tokens of a step lie in one cache group.
+
+    `tables` are rotated: the first entry is the oldest block a chunk reads, and position p of
+    chunk s lies in slot `tables[s, (p - bases[s]) // B] * B + p % B`. Rows are padded with block 0.
+    `window` counts the visible positions, the query's own included; None means all.
+    """
+
+    window: int | None
+    block_size: int
+    slots: Tensor  # [T] int64: where each token's key and value are written
+    tables: Tensor  # [S, M] int64
+    bases: tuple[int, ...]  # [S] position of each table's first slot, a multiple of B
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The inputs of one forward pass. Chunk s is rows [row_starts[s], row_starts[s + 1])."""
+
+    token_ids: Tensor  # [T] int64
+    positions: Tensor  # [T] int64
+    wanted_rows: Tensor  # [R] int64: the rows whose final hidden state is wanted
+    row_starts: tuple[int, ...]  # [S + 1]
+    starts: tuple[int, ...]  # [S] first position of each chunk
+    groups: tuple[GroupBatch, ...]  # [G]
+
+    @property
+    def num_chunks(self) -> int:
+        """S."""
+        return len(self.starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCache:
+    """One layer's keys and values in the shared pool, and the cache group the layer belongs to.
+
+    Several layers of *different* groups may share the same two tensors: a block has one owner.
+    """
+
+    group: int
+    keys: Tensor  # [N * B, K, D]
+    values: Tensor  # [N * B, K, D]

@@ -1,0 +1,157 @@
+"""What crosses the border between the server process and the engine process.
+
+All are frozen, survive pickling and compare equal. A channel belongs to exactly one engine
+process, so a late message of a dead one has no channel to arrive on, and none carries a generation.
+
+To the engine:   Configure first; then Submit, Abort, Finish; Drain before the end.
+To the server:   Loading until Ready (or Failed); then Accepted or Refused for each Submit;
+                 Updates after a step, Pulse when there is nothing to tell; Drained.
+"""
+
+from dataclasses import dataclass
+
+from engine.config import EngineConfig
+from engine.errors import EngineError
+from engine.request import FinishReason, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configure:
+    """First message to a new engine process."""
+
+    config: EngineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Generate for `request`; its choice `c` is the sequence `first_sequence_id + c`."""
+
+    request: Request
+    first_sequence_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """Nobody wants this request any more: end all its choices, without an answer."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The text of this choice matched a stop string: end it alone, without an answer."""
+
+    request_id: str
+    choice: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Accept nothing more, finish what is under way, then say Drained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How far start-up has come: `done` of `total` bytes in `stage` ("weights", ...)."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What the server must know of the loaded model.
+
+    `max_context` is the most positions (prompt plus output) one request may take: the least of
+    what the model was trained for, `--max-context`, and what fits into the pool alone.
+    """
+
+    model_id: str
+    family: str
+    device: str
+    dtype: str
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+    max_context: int
+    window: int | None
+    weight_bytes: int
+    block_size: int
+    block_bytes: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The engine answers requests from now on."""
+
+    card: ModelCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Start-up ended with an error that trying again would not mend; the process exits with 2."""
+
+    error: EngineError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The request is queued."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The request can never be served, and why."""
+
+    request_id: str
+    error: EngineError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy the engine is, after the step it comes with."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_free_blocks: int = 0
+    num_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updates:
+    """All of a step's news, in columns: no object per token.
+
+    Row r tells of sequence `sequence_ids[r]`, which got the next `num_tokens[r]` of the flat
+    `token_ids` (several with speculation, none when only its end is told). `logprobs` is flat too,
+    and has entries for the tokens of those sequences only whose request asked. `failures` names
+    sequences that ended with an error; they are in no row.
+
+        sequence_ids (4, 9)  num_tokens (1, 2)  token_ids (17, 5, 6)  finish_reasons (None, STOP)
+    """
+
+    sequence_ids: tuple[int, ...] = ()
+    num_tokens: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finish_reasons: tuple[FinishReason | None, ...] = ()
+    failures: tuple[tuple[int, EngineError], ...] = ()
+    load: Load = Load()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """The loop lives, and has nothing to tell."""
+
+    load: Load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """Nothing is under way any more, and nothing new is accepted."""
+
+
+ToEngine = Configure | Submit | Abort | Finish | Drain
+ToServer = Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | Drained
