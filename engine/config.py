@@ -82,6 +82,11 @@ class SchedulingConfig:
         for name in ("max_step_tokens", "max_chunk_tokens", "max_running"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_waiting", self.max_waiting, 0)
+        if self.max_step_tokens < self.max_running:
+            raise ConfigError(
+                f"max_step_tokens is {self.max_step_tokens}, below max_running {self.max_running}; a step must "
+                "have room for one token of every running sequence"
+            )
         if self.steps_in_flight not in (1, 2):
             raise ConfigError(f"steps_in_flight is {self.steps_in_flight}; it must be 1 or 2")
 

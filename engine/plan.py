@@ -41,8 +41,8 @@ class Chunk:
     `token_ids` are their ids. With look-ahead the last one may not be known yet: then
     `takes_last_draw` is set, `token_ids` is one shorter, and the runner puts in the token that the
     step before drew for this sequence. `tables` holds one entry per cache group. `draw` is None
-    while the prompt is not complete. `score_from`, if given, asks for the log-probability of each
-    token at positions (score_from, stop), given what precedes it.
+    while the prompt is not complete. `score_ids` asks for log-probabilities: entry i is the token
+    that is to be scored by the row of position `score_from + i`, as that row's successor.
     """
 
     sequence_id: int
@@ -52,7 +52,8 @@ class Chunk:
     tables: tuple[ChunkTable, ...]
     takes_last_draw: bool = False
     draw: Draw | None = None
-    score_from: int | None = None
+    score_from: int = 0
+    score_ids: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -78,7 +79,7 @@ class StepResult:
 
     `token_ids[i]` are the drawn tokens of chunk i (none without a `draw`, one with it, several
     with speculation); `logprobs[i]` their log-probabilities of the raw logits, empty unless asked
-    for; `scores[i]` those that `score_from` asked for, in order of position.
+    for; `scores[i]` those of the chunk's `score_ids`, in their order.
     """
 
     token_ids: tuple[tuple[int, ...], ...] = ()

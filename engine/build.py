@@ -1,0 +1,150 @@
+"""The one place where the parts of the engine process are wired together."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.cache.layout import CacheDemand, CacheLayout, plan_layout
+from engine.cache.pool import CachePool
+from engine.cache.store import CacheStore
+from engine.config import EngineConfig
+from engine.execution.device import cache_bytes, choose_device, choose_dtype, set_cpu_threads
+from engine.execution.runner import ModelRunner
+from engine.intake import Intake
+from engine.kernels.ops import select_ops
+from engine.loop import LoopParts, StepLoop
+from engine.messages import Loading, ModelCard, ToEngine
+from engine.model_spec import ModelSpec
+from engine.models.decoder import Decoder
+from engine.models.loader import load_decoder
+from engine.models.registry import read_spec
+from engine.outbox import Outbox
+from engine.scheduling.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltEngine:
+    """A loop ready to run, and the parts that live beside it."""
+
+    loop: StepLoop
+    intake: Intake
+    pool: CachePool
+    scheduler: Scheduler
+    card: ModelCard
+
+
+def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], outbox: Outbox) -> BuiltEngine:
+    """Load the model, plan its memory and wire the loop; progress goes to `outbox` meanwhile.
+
+    Starts no thread and reads nothing from `receive` yet. Raises ConfigError and CheckpointError.
+    """
+    device = choose_device(config.model)
+    dtype = choose_dtype(config.model, device)
+    num_threads = set_cpu_threads(config.model)
+    spec = read_spec(Path(config.model.path)).with_window(config.model.window)
+    logger.info(
+        "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
+        _windows(spec),
+    )  # fmt: skip
+    logger.info(
+        "device name=%s dtype=%s threads=%d", _device_name(device), str(dtype).removeprefix("torch."), num_threads
+    )  # fmt: skip
+    decoder = load_decoder(
+        Path(config.model.path),
+        spec,
+        ops=select_ops(device, dtype, config.model.kernels),
+        device=device,
+        dtype=dtype,
+        on_progress=_Progress(outbox).report,
+    )
+    layout = plan_layout(
+        spec,
+        CacheDemand(
+            block_size=config.cache.block_size,
+            cache_bytes=cache_bytes(config.cache, device),
+            max_chunk_tokens=config.scheduling.max_chunk_tokens,
+            element_bytes=dtype.itemsize,
+            max_context=config.model.max_context,
+        ),
+    )
+    _log_memory(layout, spec, decoder)
+    store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
+    pool = CachePool(layout)
+    scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
+    intake = Intake(receive, outbox.put, layout, spec.vocab_size)
+    runner = ModelRunner(decoder, store, layout, device)
+    parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
+    return BuiltEngine(
+        loop=StepLoop(parts, config.scheduling.steps_in_flight),
+        intake=intake,
+        pool=pool,
+        scheduler=scheduler,
+        card=_model_card(config, spec, layout, decoder, device, dtype),
+    )
+
+
+class _Progress:
+    """Sends Loading messages, at most ten a second and one at the end."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._last_s = 0.0
+
+    def report(self, done: int, total: int) -> None:
+        now_s = time.monotonic()
+        if done < total and now_s - self._last_s < PROGRESS_INTERVAL_S:
+            return
+        self._last_s = now_s
+        self._outbox.put(Loading(stage="weights", done=done, total=total))
+
+
+def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:
+    full = min((window for window in spec.layer_windows if window is not None), default=layout.max_context)
+    logger.info(
+        "memory weights=%.0fMiB blocks=%d x %.0fKiB (%d tokens each) = %.0fMiB "
+        "max_context=%d sequences_with_full_window=%d",
+        decoder.weight_bytes / 2**20, layout.num_blocks, layout.block_bytes / 2**10, layout.block_size,
+        layout.num_blocks * layout.block_bytes / 2**20, layout.max_context,
+        layout.num_sequences_at(min(full, layout.max_context)),
+    )  # fmt: skip
+
+
+def _model_card(
+    config: EngineConfig,
+    spec: ModelSpec,
+    layout: CacheLayout,
+    decoder: Decoder,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> ModelCard:
+    windows = set(spec.layer_windows)
+    return ModelCard(
+        model_id=config.model.model_id,
+        family=spec.family,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        vocab_size=spec.vocab_size,
+        eos_ids=spec.eos_ids,
+        max_context=layout.max_context,
+        window=max((window for window in windows if window is not None), default=None),
+        weight_bytes=decoder.weight_bytes,
+        block_size=layout.block_size,
+        block_bytes=layout.block_bytes,
+        num_blocks=layout.num_blocks,
+    )
+
+
+def _windows(spec: ModelSpec) -> str:
+    return ",".join("none" if window is None else str(window) for window in dict.fromkeys(spec.layer_windows))
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

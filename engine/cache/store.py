@@ -1,0 +1,35 @@
+"""`CacheStore`: the keys and values of all blocks, as tensors.
+
+It does not know which blocks are in use. Layers at the same place in different cache groups share
+their tensors, since a block belongs to one group at a time.
+"""
+
+import torch
+
+from engine.batch import LayerCache
+from engine.cache.layout import CacheLayout
+from engine.model_spec import ModelSpec
+
+
+class CacheStore:
+    """The pool's memory: `num_blocks * block_bytes` bytes, allocated once."""
+
+    def __init__(self, layers: tuple[LayerCache, ...]) -> None:
+        self.layers = layers
+
+    @classmethod
+    def allocate(
+        cls, layout: CacheLayout, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype
+    ) -> "CacheStore":
+        """Zeroed tensors for `layout`: zeros, because what is masked still takes part as 0 * value."""
+        shape = (layout.num_blocks * layout.block_size, spec.num_kv_heads, spec.head_size)
+        tensors = [
+            (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+            for _ in layout.groups[0].layers
+        ]
+        places = {
+            layer: LayerCache(group=index, keys=tensors[place][0], values=tensors[place][1])
+            for index, group in enumerate(layout.groups)
+            for place, layer in enumerate(group.layers)
+        }
+        return cls(tuple(places[layer] for layer in range(spec.num_layers)))

@@ -1,0 +1,68 @@
+"""Which device and dtype to compute on, and how much memory it has."""
+
+import os
+
+import torch
+
+from engine.config import CacheConfig, ModelConfig
+from engine.errors import ConfigError
+
+DEFAULT_CPU_CACHE_BYTES = 256 << 20
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def choose_device(config: ModelConfig) -> torch.device:
+    """The device that `config` names; auto takes a GPU where there is one.
+
+    Raises ConfigError where CUDA is asked for and there is none.
+    """
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise ConfigError("device is cuda, but torch sees no CUDA device; use --device cpu")
+    return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
+
+
+def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The dtype that `config` names; auto takes bfloat16 where the device multiplies it natively."""
+    if config.dtype != "auto":
+        return DTYPES[config.dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 dot products (AVX-512 BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def set_cpu_threads(config: ModelConfig) -> int:
+    """Let torch compute on as many threads as configured, or as cores this process may use."""
+    num_threads = config.cpu_threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
+def cache_bytes(config: CacheConfig, device: torch.device) -> int:
+    """How many bytes the pool gets, asked once the weights are loaded.
+
+    On a GPU `memory_fraction` of all its memory, less what is taken already.
+    """
+    if config.kv_cache_bytes is not None:
+        return config.kv_cache_bytes
+    if device.type == "cpu":
+        return DEFAULT_CPU_CACHE_BYTES
+    free, total = torch.cuda.mem_get_info(device)
+    left = int(total * config.memory_fraction) - (total - free)
+    if left <= 0:
+        raise ConfigError(
+            f"the device has {free} of {total} bytes free after loading, nothing within memory_fraction "
+            f"{config.memory_fraction}; raise it, or free memory on the device"
+        )
+    return left

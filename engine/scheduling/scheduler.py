@@ -1,0 +1,273 @@
+"""`Scheduler`: decides each step who computes how many tokens, who waits, and who gives way.
+
+`plan` decides, somebody computes, `commit` records. There are no phases: each step a sequence
+computes its next uncomputed positions, many of a prompt or one of a continuation. The scheduler
+knows no tensors, no text and no channel, and is called from one thread.
+"""
+
+from bisect import insort
+from collections.abc import Iterable
+
+from engine.cache.pool import CachePool
+from engine.config import SchedulingConfig
+from engine.errors import StepError
+from engine.messages import Load, Updates
+from engine.plan import Chunk, StepPlan, StepResult
+from engine.scheduling.news import News
+from engine.scheduling.sequence import Sequence, SequenceState
+
+
+class Scheduler:
+    """The queues, and the rules by which sequences move between them.
+
+    Oldest first, always: an older sequence may take the blocks of a younger one (which is then
+    preempted: it waits, and is computed again from its first position), never the reverse. So the
+    oldest one always gets on, and since any accepted request fits into the empty pool alone, all
+    of them end.
+    """
+
+    def __init__(self, config: SchedulingConfig, pool: CachePool, eos_ids: frozenset[int]) -> None:
+        self._config = config
+        self._pool = pool
+        self._eos_ids = eos_ids
+        self._waiting: list[Sequence] = []  # in order of arrival, like _running
+        self._running: list[Sequence] = []
+        self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
+        self._by_request: dict[str, tuple[Sequence, ...]] = {}
+        self._num_steps = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence has not ended."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def load(self) -> Load:
+        """The queues and the pool as they are now."""
+        return Load(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            num_free_blocks=self._pool.num_free_blocks,
+            num_steps=self._num_steps,
+        )
+
+    def add(self, sequences: tuple[Sequence, ...]) -> None:
+        """Queue the choices of one request."""
+        self._by_request[sequences[0].request.request_id] = sequences
+        for sequence in sequences:
+            self._known[sequence.sequence_id] = sequence
+            insort(self._waiting, sequence, key=_arrival)
+
+    def abort(self, request_id: str) -> None:
+        """End all choices of a request without news of it; an unknown or ended one is ignored."""
+        for sequence in self._by_request.get(request_id, ()):
+            self._end(sequence)
+
+    def finish(self, request_id: str, choice: int) -> None:
+        """End one choice without news of it, because its text is complete."""
+        for sequence in self._by_request.get(request_id, ()):
+            if sequence.choice == choice:
+                self._end(sequence)
+
+    def plan(self) -> StepPlan:
+        """The next step: a token for each running sequence that decodes, then longer chunks.
+
+        The tokens of decodes are set aside from the budget first, so a long prompt delays nobody
+        by more than the step it is in. What is left admits waiting sequences, unless somebody is
+        short of blocks already.
+        """
+        chunks: list[Chunk] = []
+        num_decodes = sum(sequence.num_to_plan == 1 for sequence in self._running)
+        budget = self._config.max_step_tokens - num_decodes
+        is_short = False
+        for sequence in tuple(self._running):
+            if sequence.state is not SequenceState.RUNNING or sequence.must_preempt:
+                continue  # it gave way to an older one, in this step or the one before
+            decodes = sequence.num_to_plan == 1
+            num_tokens = self._chunk_size(sequence, 1 if decodes else budget)
+            if num_tokens == 0:
+                continue
+            if not self._make_room(sequence, num_tokens):
+                is_short = True
+                continue
+            chunks.append(self._take_chunk(sequence, num_tokens))
+            budget -= 0 if decodes else num_tokens
+        if not is_short:
+            chunks += self._admit(budget)
+        return StepPlan(chunks=tuple(chunks))
+
+    def commit(self, plan: StepPlan, result: StepResult) -> Updates:
+        """Record what a step found: counts rise, tokens are appended, ended sequences let go.
+
+        Plans are committed in the order in which they were made. News of a sequence that has
+        ended meanwhile is dropped.
+        """
+        news = News()
+        self._num_steps += bool(plan.chunks)
+        for chunk, token_ids, logprobs in zip(plan.chunks, result.token_ids, result.logprobs, strict=True):
+            sequence = self._known[chunk.sequence_id]
+            sequence.num_steps_in_flight -= 1
+            sequence.num_draws_in_flight -= chunk.draw is not None
+            if sequence.state is SequenceState.FINISHED:
+                self._forget_when_idle(sequence)
+                continue
+            sequence.num_computed = chunk.stop
+            self._share_prompt(sequence)
+            if token_ids:
+                self._append(sequence, token_ids, logprobs, news)
+            if sequence.state is not SequenceState.FINISHED:
+                self._pool.roll(sequence.tables, sequence.num_computed)
+                self._preempt_when_idle(sequence)
+        return news.to_updates(self.load)
+
+    def fail(self, plan: StepPlan, error: StepError) -> Updates:
+        """Record that a step could not be computed: its sequences end with `error`."""
+        news = News()
+        self._num_steps += 1
+        for chunk in plan.chunks:
+            sequence = self._known[chunk.sequence_id]
+            sequence.num_steps_in_flight -= 1
+            sequence.num_draws_in_flight -= chunk.draw is not None
+            if sequence.state is SequenceState.FINISHED:
+                self._forget_when_idle(sequence)
+                continue
+            self._end(sequence)
+            news.add_failure(sequence.sequence_id, error)
+        return news.to_updates(self.load)
+
+    def _admit(self, budget: int) -> Iterable[Chunk]:
+        """First chunks of waiting sequences, oldest first, while budget, places and blocks last.
+
+        A sequence that finds no blocks keeps the younger ones waiting too. While others run, one
+        free block each is left to them, so that admission does not at once lead to preemption.
+        """
+        for sequence in tuple(self._waiting):
+            num_tokens = self._chunk_size(sequence, budget)
+            if num_tokens == 0 or len(self._running) >= self._config.max_running:
+                return
+            if sequence.awaits_leader:
+                continue  # its prompt is being computed already
+            stop = sequence.num_planned + num_tokens
+            headroom = len(self._running) * len(sequence.tables)
+            if not self._fits_beside(sequence, stop, headroom):
+                return
+            self._waiting.remove(sequence)
+            insort(self._running, sequence, key=_arrival)
+            sequence.state = SequenceState.RUNNING
+            budget -= num_tokens
+            yield self._take_chunk(sequence, num_tokens)
+
+    def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
+        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise."""
+        num_missing = sum(
+            max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
+        )
+        if num_missing + headroom > self._pool.num_free_blocks and self._running:
+            return False
+        return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+
+    def _chunk_size(self, sequence: Sequence, budget: int) -> int:
+        """How many positions the sequence may compute next.
+
+        A leader stops at the end of the blocks that its followers are to share, so that they
+        attach at exactly the point that it has reached.
+        """
+        num_tokens = min(
+            sequence.num_to_plan, budget, self._config.max_chunk_tokens - sequence.num_uncommitted
+        )
+        if sequence.followers and sequence.num_planned < sequence.shared_tokens:
+            num_tokens = min(num_tokens, sequence.shared_tokens - sequence.num_planned)
+        return max(0, num_tokens)
+
+    def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
+        chunk = sequence.next_chunk(num_tokens)
+        sequence.num_planned = chunk.stop
+        sequence.num_steps_in_flight += 1
+        sequence.num_draws_in_flight += chunk.draw is not None
+        return chunk
+
+    def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Reserve the next `num_tokens` positions, preempting younger sequences for it.
+
+        False when `sequence` itself is the youngest, which then gives way, or when the blocks come
+        free only with a step in flight.
+        """
+        stop = sequence.num_planned + num_tokens
+        while not self._pool.reserve(sequence.tables, sequence.num_computed, stop):
+            victim = self._youngest_holder(sequence)
+            self._preempt_when_idle(victim, ask=True)
+            if victim is sequence or victim.must_preempt:
+                return False
+        return True
+
+    def _youngest_holder(self, sequence: Sequence) -> Sequence:
+        """Whose blocks go next: a waiting sequence's, else those of the youngest running one."""
+        for waiting in reversed(self._waiting):
+            if waiting.holds_blocks:
+                return waiting
+        return next((s for s in reversed(self._running) if not s.must_preempt), sequence)
+
+    def _preempt_when_idle(self, sequence: Sequence, *, ask: bool = False) -> None:
+        """Send a sequence back to the queue, without its blocks, once no step in flight touches it.
+
+        Nothing in flight is lost: its results are committed first.
+        """
+        sequence.must_preempt |= ask
+        if not sequence.must_preempt or sequence.num_steps_in_flight:
+            return
+        sequence.must_preempt = False
+        self._pool.release(sequence.tables)
+        sequence.num_computed = sequence.num_planned = 0
+        if sequence.state is SequenceState.RUNNING:
+            self._running.remove(sequence)
+            sequence.state = SequenceState.WAITING
+            insort(self._waiting, sequence, key=_arrival)
+
+    def _share_prompt(self, leader: Sequence) -> None:
+        """Attach the followers once the leader has computed exactly what they are to share."""
+        if not leader.followers or leader.num_computed != leader.shared_tokens:
+            return
+        for follower in leader.followers:
+            follower.leader = None
+            if follower.state is SequenceState.WAITING:
+                self._pool.attach(leader.tables, follower.tables, leader.shared_tokens)
+                follower.num_computed = follower.num_planned = leader.shared_tokens
+        leader.followers = []
+
+    def _append(
+        self, sequence: Sequence, token_ids: tuple[int, ...], logprobs: tuple[float, ...], news: News
+    ) -> None:
+        """Add drawn tokens up to the one that ends the sequence, and tell of them."""
+        reason = None
+        num_kept = 0
+        for token_id in token_ids:
+            sequence.token_ids.append(token_id)
+            num_kept += 1
+            reason = sequence.finish_reason(self._eos_ids)
+            if reason is not None:
+                self._end(sequence)
+                break
+        news.add(sequence.sequence_id, token_ids[:num_kept], logprobs[:num_kept], reason)
+
+    def _end(self, sequence: Sequence) -> None:
+        """Take a sequence out of its queue for good; may be repeated."""
+        if sequence.state is SequenceState.FINISHED:
+            return
+        queue = self._running if sequence.state is SequenceState.RUNNING else self._waiting
+        queue.remove(sequence)
+        sequence.state = SequenceState.FINISHED
+        self._forget_when_idle(sequence)
+
+    def _forget_when_idle(self, sequence: Sequence) -> None:
+        """Let an ended sequence's blocks go once no step in flight reads or writes them."""
+        if sequence.num_steps_in_flight:
+            return
+        self._pool.release(sequence.tables)
+        del self._known[sequence.sequence_id]
+        siblings = self._by_request[sequence.request.request_id]
+        if not any(sibling.sequence_id in self._known for sibling in siblings):
+            del self._by_request[sequence.request.request_id]
+
+
+def _arrival(sequence: Sequence) -> int:
+    return sequence.sequence_id

@@ -1,0 +1,128 @@
+"""`Sequence`: one growing run of tokens, and how far it is computed.
+
+A record that the Scheduler alone changes. It knows no device, no queue and no other request.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.cache.table import BlockTable
+from engine.plan import Chunk, Draw
+from engine.request import FinishReason, Request
+
+
+class SequenceState(StrEnum):
+    """Where a sequence stands: in the queue, among those computed each step, or at its end."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """One choice of a request.
+
+    Counts, always `0 <= num_computed <= num_planned <= len(token_ids) + num_draws_in_flight`:
+    positions below `num_computed` are committed, those below `num_planned` are in some step in
+    flight or committed. `num_steps_in_flight` counts the uncommitted steps that touch the
+    sequence; its blocks do not change hands while there are any. Ids grow in order of arrival.
+
+    The choices of one request share the prompt's full blocks: the first one is the `leader`, the
+    others wait among its `followers` until it has computed `shared_tokens` positions.
+    """
+
+    sequence_id: int
+    request: Request
+    choice: int
+    tables: tuple[BlockTable, ...]
+    token_ids: list[int] = field(repr=False)
+    num_computed: int = 0
+    num_planned: int = 0
+    num_draws_in_flight: int = 0
+    num_steps_in_flight: int = 0
+    state: SequenceState = SequenceState.WAITING
+    must_preempt: bool = False
+    leader: "Sequence | None" = field(default=None, repr=False)
+    followers: "list[Sequence]" = field(default_factory=list, repr=False)
+
+    @property
+    def num_to_plan(self) -> int:
+        """Positions that could be computed now: up to the newest token, drawn or being drawn.
+
+        The last token that `max_tokens` allows is never computed.
+        """
+        newest = len(self.token_ids) + self.num_draws_in_flight
+        return min(newest, self.request.max_total_tokens - 1) - self.num_planned
+
+    @property
+    def num_uncommitted(self) -> int:
+        """Positions in steps in flight."""
+        return self.num_planned - self.num_computed
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) - len(self.request.prompt_ids)
+
+    @property
+    def shared_tokens(self) -> int:
+        """How many positions the choices of a request share: whole blocks, short of the prompt's last token."""
+        block_size = self.tables[0].block_size
+        return (len(self.request.prompt_ids) - 1) // block_size * block_size
+
+    @property
+    def awaits_leader(self) -> bool:
+        """Whether its prompt is being computed by an earlier choice of the same request."""
+        return self.leader is not None and self.leader.state is not SequenceState.FINISHED
+
+    @property
+    def holds_blocks(self) -> bool:
+        """Whether any table names a block."""
+        return any(table.num_held for table in self.tables)
+
+    def next_chunk(self, num_tokens: int) -> Chunk:
+        """The next `num_tokens` unplanned positions, as a plan carries them; their slots are reserved."""
+        start = self.num_planned
+        stop = start + num_tokens
+        newest = len(self.token_ids) + self.num_draws_in_flight
+        return Chunk(
+            sequence_id=self.sequence_id,
+            start=start,
+            stop=stop,
+            token_ids=tuple(self.token_ids[start:stop]),
+            tables=tuple(table.view() for table in self.tables),
+            takes_last_draw=stop > len(self.token_ids),
+            draw=Draw(sampling=self.request.sampling, choice=self.choice) if stop == newest else None,
+        )
+
+    def finish_reason(self, eos_ids: frozenset[int]) -> FinishReason | None:
+        """Why the newest token is the last one, or None when it is not."""
+        sampling = self.request.sampling
+        if self.token_ids[-1] in eos_ids and not sampling.ignore_eos:
+            return FinishReason.STOP
+        if self.num_output_tokens >= sampling.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+
+def make_sequences(
+    request: Request, first_sequence_id: int, tables: list[tuple[BlockTable, ...]]
+) -> tuple[Sequence, ...]:
+    """One waiting Sequence per choice, the later ones following the first; `tables` has one entry each."""
+    sequences = tuple(
+        Sequence(
+            sequence_id=first_sequence_id + choice,
+            request=request,
+            choice=choice,
+            tables=own,
+            token_ids=list(request.prompt_ids),
+        )
+        for choice, own in enumerate(tables)
+    )
+    leader, *followers = sequences
+    if leader.shared_tokens:
+        leader.followers = followers
+        for follower in followers:
+            follower.leader = leader
+    return sequences
