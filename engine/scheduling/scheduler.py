@@ -108,15 +108,15 @@ class Scheduler:
             sequence = self._known[chunk.sequence_id]
             sequence.num_steps_in_flight -= 1
             sequence.num_draws_in_flight -= chunk.draw is not None
-            if sequence.state is SequenceState.FINISHED:
+            if sequence.is_finished:
                 self._forget_when_idle(sequence)
                 continue
             sequence.num_computed = chunk.stop
             self._share_prompt(sequence)
+            self._pool.roll(sequence.tables, sequence.num_computed)
             if token_ids:
                 self._append(sequence, token_ids, logprobs, news)
-            if sequence.state is not SequenceState.FINISHED:
-                self._pool.roll(sequence.tables, sequence.num_computed)
+            if not sequence.is_finished:
                 self._preempt_when_idle(sequence)
         return news.to_updates(self.load)
 
@@ -128,7 +128,7 @@ class Scheduler:
             sequence = self._known[chunk.sequence_id]
             sequence.num_steps_in_flight -= 1
             sequence.num_draws_in_flight -= chunk.draw is not None
-            if sequence.state is SequenceState.FINISHED:
+            if sequence.is_finished:
                 self._forget_when_idle(sequence)
                 continue
             self._end(sequence)
@@ -251,7 +251,7 @@ class Scheduler:
 
     def _end(self, sequence: Sequence) -> None:
         """Take a sequence out of its queue for good; may be repeated."""
-        if sequence.state is SequenceState.FINISHED:
+        if sequence.is_finished:
             return
         queue = self._running if sequence.state is SequenceState.RUNNING else self._waiting
         queue.remove(sequence)

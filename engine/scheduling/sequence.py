@@ -72,9 +72,14 @@ class Sequence:
         return (len(self.request.prompt_ids) - 1) // block_size * block_size
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self.state is SequenceState.FINISHED
+
+    @property
     def awaits_leader(self) -> bool:
         """Whether its prompt is being computed by an earlier choice of the same request."""
-        return self.leader is not None and self.leader.state is not SequenceState.FINISHED
+        return self.leader is not None and not self.leader.is_finished
 
     @property
     def holds_blocks(self) -> bool:

@@ -1,12 +1,13 @@
 """Catch-up, conservation, ring, progress and plain plans: the laws of pool and scheduler together."""
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.laws.pool_machine import PoolMachine
 
-COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": PHASES}
 
 
 def test_the_laws_hold_under_random_work():
