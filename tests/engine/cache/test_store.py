@@ -1,0 +1,30 @@
+import torch
+
+from engine.cache.store import CacheStore
+from tests.support.specs import small_layout, small_spec
+
+
+def allocate(*windows):
+    layout = small_layout(*windows, num_blocks=16)
+    store = CacheStore.allocate(layout, small_spec(*windows), device=torch.device("cpu"), dtype=torch.float32)
+    return layout, store
+
+
+def test_the_store_has_exactly_the_planned_bytes():
+    layout, store = allocate(8, 8)
+    tensors = {id(t): t for layer in store.layers for t in (layer.keys, layer.values)}
+
+    assert sum(t.nbytes for t in tensors.values()) == layout.num_blocks * layout.block_bytes
+
+
+def test_layers_at_the_same_place_of_different_groups_share_memory():
+    _, store = allocate(None, 8)
+
+    assert store.layers[0].keys.data_ptr() == store.layers[1].keys.data_ptr()
+    assert [layer.group for layer in store.layers] == [0, 1]
+
+
+def test_layers_of_one_group_do_not_share_memory():
+    _, store = allocate(8, 8)
+
+    assert store.layers[0].keys.data_ptr() != store.layers[1].keys.data_ptr()

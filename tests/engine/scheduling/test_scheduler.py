@@ -1,0 +1,196 @@
+from engine.cache.pool import CachePool
+from engine.config import SchedulingConfig
+from engine.errors import StepError
+from engine.request import FinishReason, Request, SamplingParams
+from engine.scheduling.scheduler import Scheduler
+from engine.scheduling.sequence import SequenceState, make_sequences
+from tests.support.fake_runner import FakeRunner, next_token
+from tests.support.specs import small_layout
+
+
+class Bench:
+    """A scheduler with a fake runner, driven step by step."""
+
+    def __init__(self, *windows, num_blocks=64, **scheduling):
+        scheduling = {"max_step_tokens": 8, "max_chunk_tokens": 8, "max_running": 4, **scheduling}
+        self.layout = small_layout(
+            *windows, num_blocks=num_blocks, max_chunk_tokens=scheduling["max_chunk_tokens"]
+        )
+        self.pool = CachePool(self.layout)
+        self.scheduler = Scheduler(SchedulingConfig(**scheduling), self.pool, frozenset({0}))
+        self.runner = FakeRunner(self.layout)
+        self.next_id = 0
+
+    def add(self, prompt_length, *, max_tokens=4, n=1):
+        request = Request(
+            request_id=f"r{self.next_id}",
+            prompt_ids=tuple(range(1, prompt_length + 1)),
+            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True),
+            num_choices=n,
+        )
+        made = make_sequences(request, self.next_id, [self.layout.new_tables() for _ in range(n)])
+        for sequence in made:
+            self.runner.expect(sequence.sequence_id, request.prompt_ids)
+        self.next_id += n
+        self.scheduler.add(made)
+        return made
+
+    def step(self):
+        plan = self.scheduler.plan()
+        updates = self.scheduler.commit(plan, self.runner.finish(self.runner.begin(plan)))
+        return {chunk.sequence_id: (chunk.start, chunk.stop) for chunk in plan.chunks}, updates
+
+
+def test_a_long_prompt_is_computed_in_chunks():
+    bench = Bench(None)
+    bench.add(20)
+
+    assert [bench.step()[0] for _ in range(3)] == [{0: (0, 8)}, {0: (8, 16)}, {0: (16, 20)}]
+
+
+def test_a_decode_never_waits_for_a_long_prompt():
+    bench = Bench(None)
+    bench.add(2)
+    bench.step()
+    bench.add(30)
+
+    assert bench.step()[0] == {0: (2, 3), 1: (0, 7)}
+    assert bench.step()[0] == {0: (3, 4), 1: (7, 14)}
+
+
+def test_prompts_share_a_step_under_the_token_budget():
+    bench = Bench(None)
+    bench.add(3)
+    bench.add(9)
+
+    assert bench.step()[0] == {0: (0, 3), 1: (0, 5)}
+
+
+def test_no_more_than_max_running_run():
+    bench = Bench(None, max_running=2)
+    for _ in range(3):
+        bench.add(1)
+
+    assert set(bench.step()[0]) == {0, 1}
+    assert bench.scheduler.load.num_waiting == 1
+
+
+def test_the_choices_of_a_request_compute_the_shared_prompt_once():
+    bench = Bench(None, max_step_tokens=16, max_chunk_tokens=16)
+    bench.add(10, n=3)
+
+    assert bench.step()[0] == {0: (0, 8)}
+    assert bench.pool.num_free_blocks == 62
+    assert bench.step()[0] == {0: (8, 10), 1: (8, 10), 2: (8, 10)}
+    assert bench.pool.num_free_blocks == 59
+
+
+def test_the_choices_of_a_windowed_request_share_its_window():
+    bench = Bench(6, max_step_tokens=16, max_chunk_tokens=4)
+    sequences = bench.add(22, n=2)
+    for _ in range(20):
+        bench.step()
+
+    assert all(sequence.is_finished for sequence in sequences)
+    assert [tuple(s.token_ids[22:]) for s in sequences] == [
+        _without_eos(sequences[0].request.prompt_ids, choice, 4) for choice in (0, 1)
+    ]
+
+
+def test_the_youngest_is_preempted_for_the_oldest():
+    bench = Bench(None, num_blocks=4)
+    old, young = *bench.add(6, max_tokens=10), *bench.add(1, max_tokens=10)
+    for _ in range(20):
+        bench.step()
+        if young.state is SequenceState.WAITING:
+            break
+
+    assert young.state is SequenceState.WAITING
+    assert not young.holds_blocks
+    assert old.state is SequenceState.RUNNING
+
+
+def test_a_preempted_sequence_ends_with_the_tokens_it_would_have_had():
+    bench = Bench(None, num_blocks=4)
+    sequences = *bench.add(6, max_tokens=10), *bench.add(1, max_tokens=10)
+    while bench.scheduler.has_work:
+        bench.step()
+
+    for sequence in sequences:
+        prompt = sequence.request.prompt_ids
+        assert tuple(sequence.token_ids[len(prompt) :]) == _without_eos(prompt, 0, 10)
+
+
+def test_abort_ends_every_choice_and_frees_its_blocks():
+    bench = Bench(None)
+    bench.add(10, n=2)
+    bench.step()
+    bench.scheduler.abort("r0")
+
+    assert not bench.scheduler.has_work
+    assert bench.pool.num_free_blocks == 64
+
+
+def test_finish_ends_one_choice():
+    bench = Bench(None, max_step_tokens=16)
+    first, second = bench.add(3, n=2)
+    bench.step()
+    bench.scheduler.finish("r0", 0)
+
+    assert first.is_finished
+    assert not second.is_finished
+
+
+def test_a_failed_step_ends_its_sequences_and_no_other():
+    bench = Bench(None, max_step_tokens=4)
+    bench.add(4)
+    (other,) = bench.add(4)
+    plan = bench.scheduler.plan()
+    updates = bench.scheduler.fail(plan, StepError("planted"))
+
+    assert updates.failures == ((0, StepError("planted")),)
+    assert not other.is_finished
+    assert bench.pool.num_free_blocks == 64
+
+
+def test_the_end_is_told_with_its_reason():
+    bench = Bench(None)
+    bench.add(1, max_tokens=1)
+    _, updates = bench.step()
+
+    assert updates.finish_reasons == (FinishReason.LENGTH,)
+    assert not bench.scheduler.has_work
+
+
+def test_with_look_ahead_the_next_token_is_planned_before_it_is_known():
+    bench = Bench(None, steps_in_flight=2)
+    bench.add(3)
+    first = bench.scheduler.plan()
+    handle = bench.runner.begin(first)
+    second = bench.scheduler.plan()
+    bench.runner.begin(second)
+
+    assert second.chunks[0].takes_last_draw
+    assert bench.scheduler.commit(first, bench.runner.finish(handle)).num_tokens == (1,)
+
+
+def test_blocks_of_an_ended_sequence_stay_until_its_last_step_is_committed():
+    bench = Bench(None, steps_in_flight=2)
+    bench.add(3)
+    first = bench.scheduler.plan()
+    handle = bench.runner.begin(first)
+    second = bench.scheduler.plan()
+    later = bench.runner.begin(second)
+    bench.scheduler.abort("r0")
+    bench.scheduler.commit(first, bench.runner.finish(handle))
+
+    assert bench.pool.num_free_blocks == 63
+    bench.scheduler.commit(second, bench.runner.finish(later))
+    assert bench.pool.num_free_blocks == 64
+
+
+def _without_eos(prompt, choice, max_tokens):
+    tokens = list(prompt)
+    for _ in range(max_tokens):
+        tokens.append(next_token(tuple(tokens), choice))
+    return tuple(tokens[len(prompt) :])
