@@ -1,0 +1,53 @@
+import os
+
+import pytest
+import torch
+
+from engine.config import CacheConfig, ModelConfig
+from engine.errors import ConfigError
+from engine.execution import device as devices
+
+CPU = torch.device("cpu")
+
+
+def config(**fields):
+    return ModelConfig(path="model", model_id="model", **fields)
+
+
+def test_the_cpu_can_be_asked_for():
+    assert devices.choose_device(config(device="cpu")) == CPU
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="torch sees no CUDA device"):
+        devices.choose_device(config(device="cuda"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_auto_falls_back_to_the_cpu():
+    assert devices.choose_device(config()) == CPU
+
+
+def test_a_named_dtype_is_taken():
+    assert devices.choose_dtype(config(dtype="float64"), CPU) is torch.float64
+
+
+def test_auto_takes_bfloat16_only_where_it_is_multiplied_natively():
+    expected = torch.bfloat16 if devices.multiplies_bfloat16() else torch.float32
+
+    assert devices.choose_dtype(config(), CPU) is expected
+
+
+def test_a_cpu_pool_has_256_mebibytes_unless_told_otherwise():
+    assert devices.cache_bytes(CacheConfig(), CPU) == 256 << 20
+    assert devices.cache_bytes(CacheConfig(kv_cache_bytes=12345), CPU) == 12345
+
+
+def test_threads_default_to_the_cores_this_process_may_use():
+    before = torch.get_num_threads()
+    try:
+        assert devices.set_cpu_threads(config()) == len(os.sched_getaffinity(0))
+        assert devices.set_cpu_threads(config(cpu_threads=1)) == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

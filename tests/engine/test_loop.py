@@ -1,0 +1,131 @@
+import pytest
+
+from engine.cache.pool import CachePool
+from engine.config import SchedulingConfig
+from engine.errors import EngineCrashedError
+from engine.intake import Stop
+from engine.loop import LoopParts, StepLoop
+from engine.messages import Abort, Drain, Drained, Pulse, Updates
+from engine.request import FinishReason, Request, SamplingParams
+from engine.scheduling.scheduler import Scheduler
+from engine.scheduling.sequence import make_sequences
+from tests.support.fake_runner import FakeRunner, expected_tokens
+from tests.support.specs import small_layout
+
+PROMPT = (3, 1, 4, 1, 5)
+
+
+class ScriptedIntake:
+    """Hands over one entry of `script` per call, then stops."""
+
+    def __init__(self, script):
+        self.script = list(script)
+        self.waits = []
+
+    def take(self, wait_s):
+        self.waits.append(wait_s)
+        return self.script.pop(0) if self.script else [Stop()]
+
+
+class Bench:
+    def __init__(self, *, steps_in_flight=1):
+        self.layout = small_layout(6)
+        config = SchedulingConfig(
+            max_step_tokens=8, max_chunk_tokens=8, max_running=4, steps_in_flight=steps_in_flight
+        )
+        self.pool = CachePool(self.layout)
+        self.scheduler = Scheduler(config, self.pool, frozenset({0}))
+        self.runner = FakeRunner(self.layout)
+        self.steps_in_flight = steps_in_flight
+        self.sent = []
+
+    def sequences(self, first_id=0, max_tokens=4):
+        sampling = SamplingParams(max_tokens=max_tokens, seed=0)
+        request = Request(request_id=f"r{first_id}", prompt_ids=PROMPT, sampling=sampling)
+        self.runner.expect(first_id, PROMPT)
+        return make_sequences(request, first_id, [self.layout.new_tables()])
+
+    def run(self, *script):
+        intake = ScriptedIntake(script)
+        parts = LoopParts(intake=intake, scheduler=self.scheduler, runner=self.runner, outbox=self)
+        StepLoop(parts, self.steps_in_flight).run()
+        return intake
+
+    def put(self, message):
+        self.sent.append(message)
+
+    def tokens(self):
+        return tuple(t for message in self.sent if isinstance(message, Updates) for t in message.token_ids)
+
+
+@pytest.mark.parametrize("steps_in_flight", [1, 2])
+def test_a_request_is_generated_to_its_end(steps_in_flight):
+    bench = Bench(steps_in_flight=steps_in_flight)
+    bench.run([bench.sequences()], *[[]] * 10)
+
+    assert bench.tokens() == expected_tokens(PROMPT, 0, 4)
+    assert bench.pool.num_free_blocks == 64
+
+
+def test_an_idle_loop_waits_and_shows_that_it_lives():
+    bench = Bench()
+    intake = bench.run([], [])
+
+    assert set(intake.waits) == {1.0}
+    assert [type(message) for message in bench.sent] == [Pulse, Pulse]
+
+
+def test_a_busy_loop_does_not_wait():
+    bench = Bench()
+    intake = bench.run([bench.sequences()], [], [])
+
+    assert intake.waits[1:3] == [0, 0]
+
+
+def test_freed_blocks_are_told_at_once():
+    bench = Bench()
+    bench.run([bench.sequences()], [Abort(request_id="r0")])
+
+    assert isinstance(bench.sent[-1], Pulse)
+    assert bench.sent[-1].load.num_free_blocks == 64
+
+
+def test_a_failed_step_ends_its_requests_and_the_loop_goes_on():
+    bench = Bench()
+    bench.runner.failing_steps = 1
+    bench.run([bench.sequences()], [bench.sequences(1)], *[[]] * 10)
+
+    assert bench.sent[0].failures[0][0] == 0
+    assert "planted" in bench.sent[0].failures[0][1].message
+    assert bench.tokens() == expected_tokens(PROMPT, 0, 4)
+
+
+def test_three_failed_steps_in_a_row_end_the_loop():
+    bench = Bench()
+    bench.runner.failing_steps = 3
+
+    with pytest.raises(EngineCrashedError, match="3 steps failed in a row"):
+        bench.run(*[[bench.sequences(i)] for i in range(5)])
+
+
+def test_a_lost_device_ends_the_loop_at_once():
+    bench = Bench()
+
+    def begin(plan):
+        raise EngineCrashedError("the device failed")
+
+    bench.runner.begin = begin
+
+    with pytest.raises(EngineCrashedError):
+        bench.run([bench.sequences()])
+
+
+def test_draining_is_told_once_everything_has_ended():
+    bench = Bench()
+    bench.run([bench.sequences(), Drain()], *[[]] * 10)
+    kinds = [type(message) for message in bench.sent]
+
+    assert kinds.count(Drained) == 1
+    last_news = max(i for i, m in enumerate(bench.sent) if isinstance(m, Updates))
+    assert bench.sent[last_news].finish_reasons[0] in set(FinishReason)
+    assert kinds.index(Drained) > last_news
