@@ -45,7 +45,7 @@ class StepLoop:
     def __init__(self, parts: LoopParts, steps_in_flight: int) -> None:
         self._intake = parts.intake
         self._scheduler = parts.scheduler
-        self._runner = parts.runner
+        self.runner = parts.runner
         self._outbox = parts.outbox
         self._steps_in_flight = steps_in_flight
         self._in_flight: deque[StepHandle] = deque()
@@ -95,7 +95,7 @@ class StepLoop:
         plan = self._scheduler.plan()
         if plan.chunks:
             try:
-                self._in_flight.append(self._runner.begin(plan))
+                self._in_flight.append(self.runner.begin(plan))
             except Exception as error:  # noqa: BLE001 - the loop's boundary: others go on
                 return self._fail(plan, error)
         if self._in_flight and (len(self._in_flight) == self._steps_in_flight or not plan.chunks):
@@ -104,7 +104,7 @@ class StepLoop:
 
     def _finish(self, handle: StepHandle) -> Updates:
         try:
-            result = self._runner.finish(handle)
+            result = self.runner.finish(handle)
         except Exception as error:  # noqa: BLE001 - as above
             return self._fail(handle.plan, error)
         self._num_failed_steps = 0
