@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 class RopeSpec:
     """Rotary embedding: base frequency, and the scaling of long-context variants.
 
-    `scaling` is "none", "linear" or "llama3"; the other fields belong to the last two.
+    `scaling` is "none", "linear" (`factor`), "llama3" (`factor` to `original_max_context`), or
+    "factors": frequency i is divided by `frequency_factors[i]`, as GGUF files state llama3's.
     """
 
     theta: float
@@ -16,6 +17,7 @@ class RopeSpec:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_context: int = 8192
+    frequency_factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,106 @@
+"""`Ops`: the operations a layer may call, and the choice of their implementation.
+
+A layer calls `ops.<name>` and cannot tell which implementation it got. The operations are fused
+to the grain at which fast kernels are written; `engine/kernels/reference.py` says in plain torch
+what each of them computes. Nothing here knows models or families.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.batch import Batch, LayerCache
+from engine.config import KERNELS
+from engine.errors import ConfigError
+from engine.kernels import reference
+
+
+class Prepare(Protocol):
+    """What an implementation derives from a batch once, for all layers of the step."""
+
+    def __call__(self, batch: Batch, cos: Tensor, sin: Tensor) -> object:
+        """An opaque value for `rotate_and_write` and `attend`, valid for this step only.
+
+        `cos` and `sin` are [T, D / 2], one row per token, in the model's dtype.
+        """
+        ...
+
+
+class NormResidual(Protocol):
+    """RMSNorm of the residual stream, after a layer's output was added to it."""
+
+    def __call__(
+        self, hidden: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """(norm(hidden + residual) · weight, hidden + residual); no residual counts as zero."""
+        ...
+
+
+class LinearOp(Protocol):
+    """hidden · weightᵀ + bias."""
+
+    def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """[T, in], [out, in] and [out] give [T, out]; no bias counts as zero."""
+        ...
+
+
+class RotateAndWrite(Protocol):
+    """Rotary embedding at absolute positions, and the write into the cache."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache, prepared: object
+    ) -> Tensor:
+        """The rotated query [T, H, D]; rotated keys and values [T, K, D] are in their slots after it."""
+        ...
+
+
+class Attend(Protocol):
+    """Causal attention through the rotated tables."""
+
+    def __call__(self, query: Tensor, cache: LayerCache, prepared: object, window: int | None) -> Tensor:
+        """[T, H, D] gives [T, H · D]; a query sees the `window` last positions, its own included."""
+        ...
+
+
+class SiluMul(Protocol):
+    """The gate of the feed-forward layer."""
+
+    def __call__(self, gate_up: Tensor) -> Tensor:
+        """[T, 2 F], gate before up, gives silu(gate) · up, [T, F]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ops:
+    """One implementation of every operation, for one device and dtype."""
+
+    prepare: Prepare
+    norm_residual: NormResidual
+    linear: LinearOp
+    rotate_and_write: RotateAndWrite
+    attend: Attend
+    silu_mul: SiluMul
+
+
+REFERENCE = Ops(
+    prepare=reference.prepare,
+    norm_residual=reference.norm_residual,
+    linear=reference.linear,
+    rotate_and_write=reference.rotate_and_write,
+    attend=reference.attend,
+    silu_mul=reference.silu_mul,
+)
+
+
+def select_ops(device: torch.device, dtype: torch.dtype, kernels: str) -> Ops:
+    """The implementation that setting `kernels` asks for, op by op the best one that fits.
+
+    The reference fits every device and floating dtype. ConfigError for an unknown setting.
+    """
+    if kernels not in KERNELS:
+        raise ConfigError(f"kernels is {kernels!r}; it must be one of {', '.join(KERNELS)}")
+    if not dtype.is_floating_point:
+        raise ConfigError(f"dtype is {dtype} on {device}; the kernels compute in floating point only")
+    return REFERENCE

@@ -1,0 +1,242 @@
+"""Every operation of `Ops` in plain torch: runs everywhere, and is what a faster kernel must equal.
+
+Attention gathers the visible keys and values by slot and runs masked scaled-dot-product
+attention. Where everything lies is worked out once per step, group and window from plain
+integers, so that no layer waits for the device. This module knows batches and caches, no models.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.batch import Batch, GroupBatch, LayerCache
+
+SMALLEST_BUCKET = 128
+
+
+def norm_residual(
+    hidden: Tensor, residual: Tensor | None, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """RMSNorm over the last dimension, computed in float32 at least, rounded to the input's dtype.
+
+    Source: Zhang and Sennrich 2019, Root Mean Square Layer Normalization (arXiv 1910.07467).
+    """
+    total = hidden if residual is None else hidden + residual
+    wide = total if total.dtype == torch.float64 else total.float()
+    normed = functional.rms_norm(wide, weight.shape[-1:], eps=eps).to(total.dtype)
+    return normed * weight, total
+
+
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """hidden · weightᵀ + bias, [T, in] to [T, out]."""
+    return functional.linear(hidden, weight, bias)
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """silu(gate) · up of [T, 2 F], gate before up."""
+    gate, up = gate_up.chunk(2, dim=-1)  # [T, F] each
+    return functional.silu(gate) * up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeSpan:
+    """Chunks of one token and similar length, attended in one padded call.
+
+    `rows` None means all rows of the step, in order. Padding repeats the query's own slot and is
+    masked, so that nothing is read which its sequence has not written.
+    """
+
+    rows: Tensor | None  # [n] int64
+    slots: Tensor  # [n * longest] int64
+    mask: Tensor  # [n, 1, 1, longest], added to the scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSpan:
+    """A chunk of several tokens: rows [first_row, last_row), attended over its own visible keys."""
+
+    first_row: int
+    last_row: int
+    slots: Tensor  # [keys] int64
+    mask: Tensor  # [rows, keys], added to the scores
+
+
+Span = DecodeSpan | ChunkSpan
+
+
+class PreparedStep:
+    """What the reference derives from a batch: full-width rotations, and spans on first use.
+
+    The window is a layer's own, so spans are kept per group *and* window.
+    """
+
+    def __init__(self, batch: Batch, cos: Tensor, sin: Tensor) -> None:
+        self._batch = batch
+        self.cos = torch.cat((cos, cos), dim=-1).unsqueeze(1)  # [T, 1, D]
+        self.signed_sin = torch.cat((-sin, sin), dim=-1).unsqueeze(1)  # [T, 1, D]
+        self._spans: dict[tuple[int, int | None], tuple[Span, ...]] = {}
+
+    def slots(self, group: int) -> Tensor:
+        """[T]: where each token's key and value are written."""
+        return self._batch.groups[group].slots
+
+    def spans(self, group: int, window: int | None) -> tuple[Span, ...]:
+        """The attention calls of a layer; together they cover every row once."""
+        spans = self._spans.get((group, window))
+        if spans is None:
+            spans = _spans(self._batch, self._batch.groups[group], window, self.cos.dtype)
+            self._spans[group, window] = spans
+        return spans
+
+
+def prepare(batch: Batch, cos: Tensor, sin: Tensor) -> PreparedStep:
+    """The rotations at full head size; where keys lie is worked out when a layer first asks."""
+    return PreparedStep(batch, cos, sin)
+
+
+def rotate_and_write(
+    query: Tensor, key: Tensor, value: Tensor, cache: LayerCache, prepared: object
+) -> Tensor:
+    """Rotate query [T, H, D] and key [T, K, D]; write key and value into the tokens' slots.
+
+    Dimension i turns with dimension i + D / 2.
+    Source: Su et al. 2021, RoFormer (arXiv 2104.09864).
+    """
+    assert isinstance(prepared, PreparedStep)
+    slots = prepared.slots(cache.group)
+    cache.keys.index_copy_(0, slots, _rotate(key, prepared))
+    cache.values.index_copy_(0, slots, value)
+    return _rotate(query, prepared)
+
+
+def attend(query: Tensor, cache: LayerCache, prepared: object, window: int | None) -> Tensor:
+    """Attention of [T, H, D] over the cache, [T, H · D]. Its own keys must have been written."""
+    assert isinstance(prepared, PreparedStep)
+    spans = prepared.spans(cache.group, window)
+    if len(spans) == 1:
+        return _attend_span(query, cache, spans[0]).flatten(1)
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for span in spans:
+        if isinstance(span, DecodeSpan):
+            assert span.rows is not None
+            output.index_copy_(0, span.rows, _attend_span(query.index_select(0, span.rows), cache, span))
+        else:
+            rows = slice(span.first_row, span.last_row)
+            output[rows] = _attend_span(query[rows], cache, span)
+    return output.flatten(1)  # [T, H · D]
+
+
+def _rotate(heads: Tensor, prepared: PreparedStep) -> Tensor:
+    swapped = heads.roll(heads.shape[-1] // 2, dims=-1)  # [T, heads, D], halves exchanged
+    return torch.addcmul(heads * prepared.cos, swapped, prepared.signed_sin)
+
+
+def _attend_span(query: Tensor, cache: LayerCache, span: Span) -> Tensor:
+    keys = cache.keys.index_select(0, span.slots)
+    values = cache.values.index_select(0, span.slots)
+    if isinstance(span, DecodeSpan):
+        return _attend_decodes(query, keys, values, span.mask)
+    return _attend_chunk(query, keys, values, span.mask)
+
+
+def _attend_decodes(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """The query heads that share a key head stand in for query positions: no key is repeated."""
+    num_queries, num_heads, head_size = query.shape
+    num_kv_heads = keys.shape[1]
+    grouped = query.view(num_queries, num_kv_heads, -1, head_size)  # [n, K, H / K, D]
+    by_query = (num_queries, mask.shape[-1], num_kv_heads, head_size)
+    attended = functional.scaled_dot_product_attention(
+        grouped,
+        keys.view(by_query).transpose(1, 2),  # [n, K, longest, D]
+        values.view(by_query).transpose(1, 2),
+        attn_mask=mask,
+    )
+    return attended.reshape(num_queries, num_heads, head_size)  # [n, H, D]
+
+
+def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Key and value heads are repeated for their query heads; the fast path of torch wants that."""
+    group = query.shape[1] // keys.shape[1]
+    attended = functional.scaled_dot_product_attention(
+        query.transpose(0, 1).unsqueeze(0),  # [1, H, n, D]
+        keys.repeat_interleave(group, dim=1).transpose(0, 1).unsqueeze(0),
+        values.repeat_interleave(group, dim=1).transpose(0, 1).unsqueeze(0),
+        attn_mask=mask,
+    )
+    return attended.squeeze(0).transpose(0, 1)  # [n, H, D]
+
+
+def _spans(batch: Batch, group: GroupBatch, window: int | None, dtype: torch.dtype) -> tuple[Span, ...]:
+    buckets: dict[int, list[int]] = defaultdict(list)
+    spans: list[Span] = []
+    for chunk, start in enumerate(batch.starts):
+        if batch.row_starts[chunk + 1] - batch.row_starts[chunk] == 1:
+            num_visible = start + 1 - _first_visible(start, window)
+            buckets[_bucket(num_visible)].append(chunk)
+        else:
+            spans.append(_chunk_span(batch, group, window, chunk, dtype))
+    for _, chunks in sorted(buckets.items()):
+        spans.append(_decode_span(batch, group, window, chunks, dtype))
+    return tuple(spans)
+
+
+def _first_visible(position: int, window: int | None) -> int:
+    return 0 if window is None else max(0, position - window + 1)
+
+
+def _bucket(num_visible: int) -> int:
+    """Lengths of one bucket differ at most by a factor of two, the short ones apart."""
+    return max(SMALLEST_BUCKET, 1 << (num_visible - 1).bit_length())
+
+
+def _decode_span(
+    batch: Batch, group: GroupBatch, window: int | None, chunks: Sequence[int], dtype: torch.dtype
+) -> DecodeSpan:
+    device = group.tables.device
+    lasts = [batch.starts[chunk] for chunk in chunks]
+    firsts = [_first_visible(last, window) for last in lasts]
+    bases = [group.bases[chunk] for chunk in chunks]
+    assert all(base <= first for base, first in zip(bases, firsts, strict=True))
+    longest = max(last + 1 - first for last, first in zip(lasts, firsts, strict=True))
+
+    first, last, base, rows = torch.tensor(
+        [firsts, lasts, bases, [batch.row_starts[chunk] for chunk in chunks]], device=device
+    ).unsqueeze(-1)  # [n, 1] each
+    positions = first + torch.arange(longest, device=device)  # [n, longest]
+    mask = torch.zeros(positions.shape, dtype=dtype, device=device)
+    mask.masked_fill_(positions > last, float("-inf"))
+    offsets = torch.minimum(positions, last) - base  # [n, longest]
+    tables = group.tables if len(chunks) == batch.num_chunks else group.tables[chunks]
+    blocks = tables.gather(1, offsets // group.block_size)  # [n, longest]
+    slots = blocks * group.block_size + offsets % group.block_size
+    is_whole_step = len(chunks) == batch.num_chunks
+    return DecodeSpan(
+        rows=None if is_whole_step else rows.squeeze(-1), slots=slots.flatten(), mask=mask[:, None, None]
+    )
+
+
+def _chunk_span(
+    batch: Batch, group: GroupBatch, window: int | None, chunk: int, dtype: torch.dtype
+) -> ChunkSpan:
+    device = group.tables.device
+    first_row, last_row = batch.row_starts[chunk], batch.row_starts[chunk + 1]
+    start, base = batch.starts[chunk], group.bases[chunk]
+    stop = start + last_row - first_row
+    first = _first_visible(start, window)
+    assert base <= first
+
+    positions = torch.arange(first, stop, device=device)  # [keys]
+    queries = torch.arange(start, stop, device=device).unsqueeze(-1)  # [rows, 1]
+    is_hidden = positions > queries  # [rows, keys]
+    if window is not None:
+        is_hidden |= positions <= queries - window
+    mask = torch.zeros(is_hidden.shape, dtype=dtype, device=device)
+    mask.masked_fill_(is_hidden, float("-inf"))
+    offsets = positions - base
+    blocks = group.tables[chunk].index_select(0, offsets // group.block_size)
+    slots = blocks * group.block_size + offsets % group.block_size
+    return ChunkSpan(first_row=first_row, last_row=last_row, slots=slots, mask=mask)

@@ -1,0 +1,23 @@
+"""`LayerKit`: what a layer is built with, so that no layer chooses kernels, devices or weight formats."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from engine.kernels.ops import Ops
+from engine.layers.linear import LinearFactory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerKit:
+    """The operations, the maker of projections, and where all other parameters live."""
+
+    ops: Ops
+    linears: LinearFactory
+    device: torch.device
+    dtype: torch.dtype
+
+    def parameter(self, *shape: int) -> nn.Parameter:
+        """An uninitialised parameter without gradient, to be filled by the loader."""
+        return nn.Parameter(torch.empty(shape, device=self.device, dtype=self.dtype), requires_grad=False)

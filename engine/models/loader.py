@@ -1,0 +1,117 @@
+"""`load_decoder`: build a decoder with empty parameters, then stream a checkpoint's tensors into them.
+
+Weights are held once: each tensor is copied, converted, from the mapped file into the rows of the
+parameter that is its place. Nothing here knows a family's names or a file's format.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.kernels.ops import Ops
+from engine.layers.kit import LayerKit
+from engine.layers.linear import DenseLinears
+from engine.model_spec import ModelSpec
+from engine.models.decoder import Decoder
+from engine.models.gguf_file import GgufFile
+from engine.models.llama import WeightTarget
+from engine.models.registry import family_named
+from engine.models.safetensors_file import SafetensorsFiles
+
+NAMES_SHOWN = 5
+
+
+class WeightSource(Protocol):
+    """A checkpoint's tensors by their Hugging Face names, whatever the format."""
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor's shape."""
+        ...
+
+    def num_bytes(self, name: str) -> int:
+        """Its size in the file, for the progress report."""
+        ...
+
+    def copy(self, name: str, destination: Tensor) -> None:
+        """Copy it into `destination`, converting; called from several threads at once."""
+        ...
+
+
+def load_decoder(
+    path: Path,
+    spec: ModelSpec,
+    *,
+    ops: Ops,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Callable[[int, int], None],
+) -> Decoder:
+    """The decoder of `spec` with the weights in `path`, a folder or a `.gguf` file.
+
+    `on_progress(done, total)` is called on this thread with bytes of the file as tensors arrive.
+    CheckpointError when tensors are missing, unexpected, misshapen or of an unsupported type.
+    """
+    source: WeightSource = SafetensorsFiles.open(path) if path.is_dir() else GgufFile.open(path)
+    family = family_named(spec.family)
+    targets = family.weight_map(spec)
+    shapes = source.shapes()
+    _check_names(path, targets, [name for name in shapes if not _is_superfluous(name, spec)])
+    kit = LayerKit(ops=ops, linears=DenseLinears(ops.linear, device, dtype), device=device, dtype=dtype)
+    decoder = Decoder(spec, kit, family.make_block)
+    places = _places(path, decoder, targets, shapes)
+    for done, total in _stream(source, places):
+        on_progress(done, total)
+    return decoder
+
+
+def _stream(source: WeightSource, places: Mapping[str, Tensor]) -> Iterator[tuple[int, int]]:
+    """Fill every place, on as many threads as torch computes with; yields (done, total) in bytes."""
+    sizes = {name: source.num_bytes(name) for name in places}
+    total, done = sum(sizes.values()), 0
+    yield done, total
+    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
+        for name, _ in zip(places, pool.map(source.copy, places.keys(), places.values()), strict=True):
+            done += sizes[name]
+            yield done, total
+
+
+def _places(
+    path: Path,
+    decoder: Decoder,
+    targets: Mapping[str, WeightTarget],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Tensor]:
+    """For each tensor, the rows of the parameter into which it goes; its shape must be theirs."""
+    parameters = dict(decoder.named_parameters())
+    places = {}
+    for name, target in targets.items():
+        place = parameters[target.parameter].narrow(0, target.first_row, target.num_rows)
+        if shapes[name] != tuple(place.shape):
+            raise CheckpointError(
+                f"{path}: tensor {name} has shape {list(shapes[name])}; "
+                f"the model's numbers ask for {list(place.shape)}"
+            )
+        places[name] = place
+    return places
+
+
+def _check_names(path: Path, expected: Collection[str], present: Collection[str]) -> None:
+    missing = sorted(set(expected) - set(present))
+    unexpected = sorted(set(present) - set(expected))
+    complaints = [
+        f"{kind} {len(names)}: {', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''}"
+        for kind, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
+    if complaints:
+        raise CheckpointError(f"{path}: the tensors are not those of the model; {'; '.join(complaints)}")
+
+
+def _is_superfluous(name: str, spec: ModelSpec) -> bool:
+    """Tensors that some checkpoints carry though they say nothing: a tied head, precomputed angles."""
+    return name.endswith(".rotary_emb.inv_freq") or (name == "lm_head.weight" and spec.has_tied_head)
