@@ -1,0 +1,240 @@
+"""Token ids to text, while they arrive: what of a choice's text may be shown now.
+
+`ChoiceText` holds back what may yet be the start of a stop string, and characters whose bytes are not
+all there. Text, ids and log-probabilities are held back together and released together, by whole
+tokens. It knows nothing of who asked, and not why a choice ends.
+"""
+
+import codecs
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """One chosen token with the natural logarithm of its probability.
+
+    `text` is the token by itself: a part of a character shows as U+FFFD there, `token_bytes` is exact.
+    """
+
+    token_id: int
+    text: str
+    token_bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What may be shown after some tokens arrived, possibly nothing.
+
+    `logprobs` has an entry for each of `token_ids` where they were asked for, else none. After
+    `is_stopped` there is nothing more to come.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    is_stopped: bool
+
+
+class _HeldToken(NamedTuple):
+    """A token whose text, characters [start, end) of the choice, is not released yet."""
+
+    token_id: int
+    logprob: float | None
+    start: int
+    end: int
+
+
+class Detokenizer:
+    """Token ids to text, one at a time; a character appears when its last byte has arrived.
+
+    Bytes that can never become a character come out as U+FFFD, at most three bytes late. Special
+    tokens and `eos_ids` have no text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._silent_ids = tokenizer.special_ids | eos_ids
+        self._open_bytes = b""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next character has some of its bytes already."""
+        return bool(self._open_bytes)
+
+    def feed(self, token_id: int) -> str:
+        """The text that this token completes."""
+        if token_id in self._silent_ids:
+            return ""
+        arrived = self._open_bytes + self._tokenizer.token_bytes(token_id)
+        text, num_used = codecs.utf_8_decode(arrived, "replace", False)
+        self._open_bytes = arrived[num_used:]
+        return text
+
+    def finish(self) -> str:
+        """What remains when no more tokens come: U+FFFD for an incomplete character."""
+        text, _ = codecs.utf_8_decode(self._open_bytes, "replace", True)
+        self._open_bytes = b""
+        return text
+
+
+class StopMatcher:
+    """Looks for several strings at once in text that arrives in pieces.
+
+    The first string to be complete is the match, whichever way the text was cut; of several that
+    are complete at the same character, the longest.
+
+        stops ("ab", "bcd")    text  x b c  -> nothing, held 2    then  a b  -> "ab" found, 2 long
+
+    Source: Aho and Corasick 1975: one state per prefix of a stop string, so a character costs about
+    one look-up however many strings there are.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._next: list[dict[str, int]] = [{}]
+        self._depth = [0]
+        self._found = [0]
+        for stop in stops:
+            self._add(stop)
+        self._fallback = [0] * len(self._next)
+        self._link()
+        self._state = 0
+
+    @property
+    def num_held(self) -> int:
+        """How many of the last characters may be the start of a stop string."""
+        return self._depth[self._state]
+
+    def feed(self, text: str) -> tuple[int, int] | None:
+        """The first stop string to be complete: the offset just behind it in `text`, and its length.
+
+        Nothing may be fed after a match.
+        """
+        if len(self._next) == 1:
+            return None
+        state = self._state
+        for offset, character in enumerate(text, 1):
+            while state and character not in self._next[state]:
+                state = self._fallback[state]
+            state = self._next[state].get(character, 0)
+            if self._found[state]:
+                return offset, self._found[state]
+        self._state = state
+        return None
+
+    def _add(self, stop: str) -> None:
+        state = 0
+        for character in stop:
+            following = self._next[state].setdefault(character, len(self._next))
+            if following == len(self._next):
+                self._next.append({})
+                self._depth.append(self._depth[state] + 1)
+                self._found.append(0)
+            state = following
+        self._found[state] = len(stop)
+
+    def _link(self) -> None:
+        """Give each state its fallback: the longest other prefix that its text ends with."""
+        waiting = deque(self._next[0].values())
+        while waiting:
+            state = waiting.popleft()
+            for character, following in self._next[state].items():
+                fallback = self._fallback[state]
+                while fallback and character not in self._next[fallback]:
+                    fallback = self._fallback[fallback]
+                self._fallback[following] = self._next[fallback].get(character, 0)
+                self._found[following] = self._found[following] or self._found[self._fallback[following]]
+                waiting.append(following)
+
+
+class ChoiceText:
+    """The text of one choice as its tokens arrive.
+
+    Tokens without text are released with their ids all the same. A sentencepiece vocabulary's space
+    before the first word stays: a choice continues a prompt, it does not begin a text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], eos_ids: frozenset[int]) -> None:
+        self.num_tokens = 0
+        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer, eos_ids)
+        self._matcher = StopMatcher(stop)
+        self._held_text = ""
+        self._held_tokens: deque[_HeldToken] = deque()
+        self._num_released = 0
+        self._is_ended = False
+
+    def feed(self, token_ids: Sequence[int], logprobs: Sequence[float] | None) -> Delta:
+        """Take the choice's next tokens; `logprobs`, where asked for, has one value for each.
+
+        Tokens behind the one that completes a stop string are ignored. Nothing may be fed after
+        `flush`, or after a delta that `is_stopped`.
+        """
+        assert not self._is_ended, "a choice got tokens after its end"
+        for index, token_id in enumerate(token_ids):
+            self.num_tokens += 1
+            stop_start = self._take(token_id, None if logprobs is None else logprobs[index])
+            if stop_start is not None:
+                return self._end(stop_start, is_stopped=True)
+        safe = self._num_released + len(self._held_text) - self._matcher.num_held
+        held, ready = self._held_tokens, []
+        while held and held[0].end <= safe:
+            ready.append(held.popleft())
+        return self._release(ready, ready[-1].end if ready else self._num_released, is_stopped=False)
+
+    def flush(self) -> Delta:
+        """The choice has ended by itself: all that was held back, an incomplete character as U+FFFD."""
+        assert not self._is_ended, "a choice ended twice"
+        stop_start = self._append(self._detokenizer.finish())
+        if stop_start is not None:
+            return self._end(stop_start, is_stopped=True)
+        return self._end(self._num_released + len(self._held_text), is_stopped=False)
+
+    def _take(self, token_id: int, logprob: float | None) -> int | None:
+        """Hold one more token; the character where a stop string begins, if one is complete now."""
+        start = self._num_released + len(self._held_text)
+        text = self._detokenizer.feed(token_id)
+        end = start + len(text) + self._detokenizer.is_open
+        self._held_tokens.append(_HeldToken(token_id, logprob, start, end))
+        return self._append(text)
+
+    def _append(self, text: str) -> int | None:
+        num_held = len(self._held_text)
+        self._held_text += text
+        match = self._matcher.feed(text)
+        if match is None:
+            return None
+        behind, length = match
+        return self._num_released + num_held + behind - length
+
+    def _end(self, end: int, *, is_stopped: bool) -> Delta:
+        """Release the text up to character `end`, and the tokens that do not lie wholly behind it."""
+        self._is_ended = True
+        shown = [token for token in self._held_tokens if token.end <= end or token.start < end]
+        return self._release(shown, end, is_stopped=is_stopped)
+
+    def _release(self, tokens: Sequence[_HeldToken], end: int, *, is_stopped: bool) -> Delta:
+        num_characters = end - self._num_released
+        text, self._held_text = self._held_text[:num_characters], self._held_text[num_characters:]
+        self._num_released = end
+        return Delta(
+            text=text,
+            token_ids=tuple([token.token_id for token in tokens]),
+            logprobs=tuple([self._logprob(token) for token in tokens if token.logprob is not None]),
+            is_stopped=is_stopped,
+        )
+
+    def _logprob(self, token: _HeldToken) -> TokenLogprob:
+        assert token.logprob is not None
+        token_bytes = self._tokenizer.token_bytes(token.token_id)
+        return TokenLogprob(
+            token_id=token.token_id,
+            text=token_bytes.decode("utf-8", "replace"),
+            token_bytes=token_bytes,
+            logprob=token.logprob,
+        )

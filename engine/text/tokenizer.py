@@ -1,0 +1,103 @@
+"""`Tokenizer`: text to token ids and back, and messages to a prompt.
+
+Built on `tokenizers` and a sandboxed `jinja2`, from a Hugging Face folder or a GGUF file; neither torch
+nor transformers is loaded for it. It knows nothing of requests, and nothing of streaming: that is
+`detokenizer`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.errors import RequestError
+from engine.text.chat_template import ChatTemplate
+from engine.text.folder_tokenizer import load_folder_tokenizer
+from engine.text.gguf_tokenizer import load_gguf_tokenizer
+from engine.text.token_bytes import TokenBytes
+from engine.text.tokenizer_parts import TokenizerParts
+
+
+class Tokenizer:
+    """One model's tokenizer.
+
+    It does not change after it is made, and may be used from several threads at once; `encode`
+    works outside the interpreter lock.
+    """
+
+    def __init__(
+        self, parts: TokenizerParts, token_bytes: TokenBytes, chat_template: ChatTemplate | None
+    ) -> None:
+        self._parts = parts
+        self._token_bytes = token_bytes
+        self._chat_template = chat_template
+        self.vocab_size = parts.backend.get_vocab_size()
+        self.eos_ids = parts.eos_ids
+        self.special_ids = _special_ids(parts)
+
+    @classmethod
+    def load(cls, path: Path) -> "Tokenizer":
+        """Read the tokenizer of a folder in Hugging Face format, or of a `.gguf` file.
+
+        Raises CheckpointError if it is missing, malformed, or of a kind that is not supported.
+        """
+        parts = load_gguf_tokenizer(path) if path.is_file() else load_folder_tokenizer(path)
+        source = parts.chat_template
+        template = None if source is None else ChatTemplate.compile(source, parts.special_tokens)
+        return cls(parts, TokenBytes.of_backend(parts.backend), template)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the checkpoint says how messages become a prompt."""
+        return self._chat_template is not None
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`, in which the strings of special tokens are those tokens.
+
+        `add_special_tokens` puts the tokens around it that the model expects at the ends of a text,
+        if any. Raises RequestError for text that is no valid Unicode (a lone surrogate).
+        """
+        parts = self._parts
+        if parts.prefix_ids is None:
+            return self._encode(text, add_special_tokens)
+        if not add_special_tokens:
+            return self._encode(text, False)
+        return [*parts.prefix_ids, *self._encode(text, False), *parts.suffix_ids]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+        """Token ids of the prompt that the chat template makes of `messages`, up to the answer.
+
+        Special tokens are those the template writes; none are added to them. Raises RequestError if
+        there is no template, or if it refuses the messages.
+        """
+        if self._chat_template is None:
+            raise RequestError(
+                "this model has no chat template; send its prompt to /v1/completions", "messages"
+            )
+        return self._encode(self._chat_template.render(messages), False)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of a whole sequence; bytes that are no UTF-8 become U+FFFD.
+
+        A sentencepiece vocabulary's space in front of a text is not part of it.
+        """
+        skipped = self.special_ids if skip_special_tokens else frozenset()
+        joined = b"".join([self._token_bytes[token_id] for token_id in ids if token_id not in skipped])
+        text = joined.decode("utf-8", "replace")
+        return text.removeprefix(" ") if self._token_bytes.strips_space else text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The exact bytes of one token, a special one's name included; none for an id without a token."""
+        return self._token_bytes[token_id]
+
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        try:
+            return self._parts.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError as error:  # what the library makes of text that has no UTF-8
+            raise RequestError("the text is no valid Unicode: it holds a lone surrogate") from error
+
+
+def _special_ids(parts: TokenizerParts) -> frozenset[int]:
+    """Tokens that are no text: those declared special, and those with a role."""
+    declared = parts.backend.get_added_tokens_decoder().items()
+    special = {token_id for token_id, token in declared if token.special}
+    named = map(parts.backend.token_to_id, parts.special_tokens.values())
+    return frozenset({*special, *(token_id for token_id in named if token_id is not None), *parts.eos_ids})
