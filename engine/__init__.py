@@ -1,0 +1,95 @@
+"""The engine's public names: everything that `server` may import.
+
+They are resolved when first used (PEP 562), so that the engine process, which imports this package
+as well, loads no module of the front half, and the server process none of the core half.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.config import CacheConfig as CacheConfig
+    from engine.config import EngineConfig as EngineConfig
+    from engine.config import ModelConfig as ModelConfig
+    from engine.config import SchedulingConfig as SchedulingConfig
+    from engine.config import SupervisionConfig as SupervisionConfig
+    from engine.engine import Engine as Engine
+    from engine.engine import Health as Health
+    from engine.errors import CheckpointError as CheckpointError
+    from engine.errors import ConfigError as ConfigError
+    from engine.errors import ContextLengthError as ContextLengthError
+    from engine.errors import DeadlineError as DeadlineError
+    from engine.errors import EngineCrashedError as EngineCrashedError
+    from engine.errors import EngineError as EngineError
+    from engine.errors import EngineUnavailableError as EngineUnavailableError
+    from engine.errors import OverloadedError as OverloadedError
+    from engine.errors import RateLimitedError as RateLimitedError
+    from engine.errors import RequestError as RequestError
+    from engine.errors import RetryableError as RetryableError
+    from engine.errors import StepError as StepError
+    from engine.errors import UnknownModelError as UnknownModelError
+    from engine.logs import configure_logging as configure_logging
+    from engine.messages import Load as Load
+    from engine.messages import ModelCard as ModelCard
+    from engine.request import FinishReason as FinishReason
+    from engine.request import Request as Request
+    from engine.request import SamplingParams as SamplingParams
+    from engine.source import DEMO_MODEL as DEMO_MODEL
+    from engine.source import ModelSource as ModelSource
+    from engine.source import fetch_demo_model as fetch_demo_model
+    from engine.source import resolve as resolve
+    from engine.stream import TokenEvent as TokenEvent
+    from engine.stream import TokenStream as TokenStream
+    from engine.supervisor import EngineState as EngineState
+    from engine.text.detokenizer import TokenLogprob as TokenLogprob
+
+_HOMES = {
+    "DEMO_MODEL": "engine.source",
+    "CacheConfig": "engine.config",
+    "CheckpointError": "engine.errors",
+    "ConfigError": "engine.errors",
+    "ContextLengthError": "engine.errors",
+    "DeadlineError": "engine.errors",
+    "Engine": "engine.engine",
+    "EngineConfig": "engine.config",
+    "EngineCrashedError": "engine.errors",
+    "EngineError": "engine.errors",
+    "EngineState": "engine.supervisor",
+    "EngineUnavailableError": "engine.errors",
+    "FinishReason": "engine.request",
+    "Health": "engine.engine",
+    "Load": "engine.messages",
+    "ModelCard": "engine.messages",
+    "ModelConfig": "engine.config",
+    "ModelSource": "engine.source",
+    "OverloadedError": "engine.errors",
+    "RateLimitedError": "engine.errors",
+    "Request": "engine.request",
+    "RequestError": "engine.errors",
+    "RetryableError": "engine.errors",
+    "SamplingParams": "engine.request",
+    "SchedulingConfig": "engine.config",
+    "StepError": "engine.errors",
+    "SupervisionConfig": "engine.config",
+    "TokenEvent": "engine.stream",
+    "TokenLogprob": "engine.text.detokenizer",
+    "TokenStream": "engine.stream",
+    "UnknownModelError": "engine.errors",
+    "configure_logging": "engine.logs",
+    "fetch_demo_model": "engine.source",
+    "resolve": "engine.source",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605  the keys are the names; a test compares them with the imports above
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found  # next time it is found without a call
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

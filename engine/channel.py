@@ -1,0 +1,147 @@
+"""The channel between server and engine: messages as frames on a private socket pair.
+
+A frame is the length of its payload (8 bytes, big-endian) and the payload: one message, pickled.
+That is safe because both ends are ours and nobody else holds one. The server process has an
+`AsyncEnd`, the engine process a `BlockingEnd`. This module does not know what the messages mean.
+"""
+
+import asyncio
+import contextlib
+import pickle
+import socket
+from typing import Any, Self
+
+from engine.messages import ToEngine, ToServer
+
+MAX_FRAME_BYTES = 64 << 20  # a prompt of ten million tokens fits; a length above it is not a length
+HEADER_BYTES = 8
+READ_AHEAD_BYTES = 1 << 20  # what the server buffers before the engine's writes have to wait
+_PICKLE_PROTOCOL = 5
+_UNPICKLING_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)
+
+
+class ChannelError(Exception):
+    """A frame that cannot be one: the two ends have lost each other, and the channel is of no more use."""
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets: one for the server's end, one for the engine process to inherit."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def to_frame(message: ToEngine | ToServer) -> bytes:
+    """The frame of one message; ChannelError if it is too large."""
+    payload = pickle.dumps(message, _PICKLE_PROTOCOL)
+    return _checked(len(payload)).to_bytes(HEADER_BYTES, "big") + payload
+
+
+class AsyncEnd:
+    """The server's end: used by one event loop, which alone may call its methods."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> Self:
+        """Take over `sock`, which is closed with this end."""
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=READ_AHEAD_BYTES)
+        return cls(reader, writer)
+
+    def post(self, message: ToEngine) -> None:
+        """Queue `message` without waiting, for small ones whose number is bounded by what is open.
+
+        Posted and sent messages leave in the order of the calls. After the end of the channel the
+        message is dropped: whoever waits for its effect learns of the end by reading.
+        """
+        if not self._writer.is_closing():
+            self._writer.write(to_frame(message))
+
+    async def send(self, message: ToEngine) -> None:
+        """Queue `message`, then wait until the other end has taken enough of what is queued."""
+        self.post(message)
+        with contextlib.suppress(ConnectionError):  # as in `post`: the reader tells of the end
+            await self._writer.drain()
+
+    async def receive(self) -> ToServer | None:
+        """The next message; None when the other end is closed, be it in the middle of a frame.
+
+        ChannelError if what came is not a message. For one task at a time.
+        """
+        try:
+            header = await self._reader.readexactly(HEADER_BYTES)
+            payload = await self._reader.readexactly(_checked(int.from_bytes(header, "big")))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        message: ToServer = _unpickled(payload)
+        return message
+
+    def abort(self) -> None:
+        """Begin what `close` does, without waiting for it."""
+        self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Close this end at once, dropping what is still queued: the other end may never read it.
+
+        May be called twice.
+        """
+        self.abort()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+class BlockingEnd:
+    """The engine's end: one thread may receive while another sends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, message: ToServer) -> None:
+        """Write `message`, and wait while the server is slow to read; OSError once it is gone."""
+        self._sock.sendall(to_frame(message))
+
+    def receive(self) -> ToEngine | None:
+        """Wait for the next message; None when either end is closed, be it in the middle of a frame.
+
+        ChannelError if what came is not a message.
+        """
+        header = self._read(HEADER_BYTES)
+        if header is None:
+            return None
+        payload = self._read(_checked(int.from_bytes(header, "big")))
+        if payload is None:
+            return None
+        message: ToEngine = _unpickled(payload)
+        return message
+
+    def close(self) -> None:
+        """Close this end, waking a thread that waits in `receive` or `send`. May be called twice."""
+        with contextlib.suppress(OSError):  # already closed, here or there
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def _read(self, num_bytes: int) -> bytearray | None:
+        buffer = bytearray(num_bytes)
+        view = memoryview(buffer)
+        while view:
+            try:
+                num_read = self._sock.recv_into(view)
+            except OSError:
+                return None
+            if num_read == 0:
+                return None
+            view = view[num_read:]
+        return buffer
+
+
+def _checked(num_bytes: int) -> int:
+    if num_bytes > MAX_FRAME_BYTES:
+        raise ChannelError(f"a frame of {num_bytes} bytes was refused; the most is {MAX_FRAME_BYTES}")
+    return num_bytes
+
+
+def _unpickled(payload: bytes | bytearray) -> Any:  # Any: the direction is known to the caller only
+    try:
+        return pickle.loads(payload)
+    except _UNPICKLING_ERRORS as error:
+        raise ChannelError(f"a frame of {len(payload)} bytes holds no message: {error}") from error

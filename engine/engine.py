@@ -1,0 +1,269 @@
+"""`Engine`: the only door to the engine, in the server process.
+
+It refuses what cannot be served, counts what is under way, and puts the tokenizer in front of the
+supervised engine process and the streams behind it. It does not know HTTP, nor any tensor.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.clock import Clock, SystemClock, wait_within
+from engine.config import EngineConfig
+from engine.engine_process import ENGINE_COMMAND
+from engine.errors import (
+    ContextLengthError,
+    EngineError,
+    EngineUnavailableError,
+    OverloadedError,
+    RequestError,
+)
+from engine.messages import Drain, Load, ModelCard, Submit
+from engine.open_requests import OpenRequests
+from engine.request import Request
+from engine.stream import TokenStream
+from engine.supervisor import EngineState, Supervisor
+from engine.text.detokenizer import ChoiceText
+from engine.text.tokenizer import Tokenizer
+from engine.text.tokenizer_threads import TokenizerThreads
+
+logger = logging.getLogger(__name__)
+
+SOON_S = 2.0  # when to try again while the engine starts
+LATER_S = 10.0  # when it is on its way out, and another has to take its place
+LONGEST_RETRY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the engine is. `detail` is for people, "" when there is nothing to say."""
+
+    state: EngineState
+    detail: str
+    generation: int
+    num_restarts: int
+    load: Load
+
+
+class Engine:
+    """Takes requests, gives streams.
+
+    All its methods belong to the thread of one event loop. It is started once and stopped once.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        load_tokenizer: Callable[[Path], Tokenizer] = Tokenizer.load,
+        command: Sequence[str] = ENGINE_COMMAND,
+        clock: Clock | None = None,
+    ) -> None:
+        """`command` starts the engine process, with the descriptor of its channel as last argument."""
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._requests = OpenRequests(self._clock.now)
+        self._supervisor = Supervisor(
+            config, self._requests, on_change=self._tell_change, command=command, clock=self._clock
+        )
+        self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)
+        self._loading: asyncio.Task[None] | None = None
+        self._closing: EngineState | None = None
+        self._change = asyncio.Event()
+
+    @property
+    def model_id(self) -> str:
+        """The name under which the model is served; known before it is loaded."""
+        return self._config.model.model_id
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What is known of the model; None until it has been loaded once."""
+        return self._supervisor.status.card
+
+    def health(self) -> Health:
+        """How the engine is, now."""
+        state, detail = self._state()
+        generation = self._supervisor.status.generation
+        return Health(
+            state=state,
+            detail=detail,
+            generation=generation,
+            num_restarts=max(0, generation - 1),
+            load=self._supervisor.status.load,
+        )
+
+    async def start(self) -> None:
+        """Begin to start the engine process and to load the tokenizer; returns at once."""
+        assert self._loading is None
+        self._loading = asyncio.create_task(self._load_tokenizer(), name="loading of the tokenizer")
+        self._supervisor.start()
+
+    async def wait_ready(self) -> None:
+        """Return when requests are taken; raise what has ended the engine for good.
+
+        EngineUnavailableError if it was stopped.
+        """
+        while self._state()[0] is not EngineState.READY:
+            if (failure := self._failure()) is not None:
+                raise failure.fresh()
+            if self._closing is not None:
+                raise self._unavailable()
+            await self._change.wait()
+
+    async def wait_failed(self) -> EngineError:
+        """Return why the engine has ended for good: it could not start, or crashed too often.
+
+        To be stopped is no failure: then this does not return.
+        """
+        while (failure := self._failure()) is None:
+            await self._change.wait()
+        return failure.fresh()
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        """Refuse new requests, give those under way `drain_s` to finish, end the rest; return when all is gone.
+
+        May be called at any moment, again, and together with itself: the shortest `drain_s` counts.
+        """
+        if self._closing is None:
+            self._close_door(EngineState.DRAINING)
+            self._supervisor.post(Drain())
+        await self._wait_idle(drain_s)
+        stopping = "the engine is stopping; this request did not finish in time"
+        self._requests.end_all(EngineUnavailableError(stopping, state="stopping", retry_after_s=LATER_S))
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait({self._loading})
+        self._text.close()
+        await self._supervisor.stop()
+        self._close_door(EngineState.STOPPED)
+
+    async def render_chat(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+        """The prompt that the model's chat template makes of `messages`, up to the answer, as token ids.
+
+        Long text is encoded beside the event loop. RequestError if the template refuses it.
+        """
+        self._require_tokenizer()
+        return await self._text.encode_chat(messages)
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text` as a prompt; long text is encoded beside the event loop."""
+        self._require_tokenizer()
+        return await self._text.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a whole run of tokens, special ones left out."""
+        return self._require_tokenizer().decode(ids)
+
+    async def submit(self, request: Request) -> TokenStream:
+        """Hand `request` to the engine; its stream, once it is queued there.
+
+        Refuses what can never be served with a RequestError, and what cannot be served now with an
+        OverloadedError or EngineUnavailableError. If the caller is cancelled, so is the request.
+        """
+        card = self.card
+        if card is None or self._state()[0] is not EngineState.READY:
+            raise self._unavailable()
+        self._refuse_misfit(request, card)
+        self._refuse_overload(request)
+        tokenizer, stop = self._require_tokenizer(), request.sampling.stop
+        texts = [ChoiceText(tokenizer, stop, frozenset(card.eos_ids)) for _ in range(request.num_choices)]
+        opened = self._requests.open(request, texts, self._supervisor.post)
+        try:
+            await self._supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
+            await opened.wait_accepted()
+        except BaseException:
+            await opened.stream.aclose()
+            raise
+        return opened.stream
+
+    def _refuse_misfit(self, request: Request, card: ModelCard) -> None:
+        """RequestError for what this model, or one request at a time, can never do."""
+        if request.request_id in self._requests:
+            raise RequestError(
+                f"request id {request.request_id!r} is under way; ids must differ", "request_id"
+            )
+        lowest, highest = min(request.prompt_ids), max(request.prompt_ids)
+        if lowest < 0 or highest >= card.vocab_size:
+            wrong = lowest if lowest < 0 else highest
+            last = card.vocab_size - 1
+            raise RequestError(
+                f"token id {wrong} is not in the vocabulary; ids go from 0 to {last}", "prompt"
+            )
+        if request.max_total_tokens > card.max_context:
+            raise ContextLengthError(
+                f"This model's maximum context length is {card.max_context} tokens, but "
+                f"{request.max_total_tokens} were requested: {len(request.prompt_ids)} in the prompt and "
+                f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens."
+            )
+        if request.num_choices > self._max_sequences:
+            raise RequestError(f"n is {request.num_choices}; at most {self._max_sequences} fit here", "n")
+
+    def _refuse_overload(self, request: Request) -> None:
+        """OverloadedError if there is no place; to be tried again when what waits now has been served."""
+        num_open = self._requests.num_sequences
+        if num_open + request.num_choices <= self._max_sequences:
+            return
+        max_running = self._config.scheduling.max_running
+        num_rounds = max(0, num_open - max_running) / max_running
+        retry_after_s = min(max(1.0, num_rounds * self._requests.mean_duration_s), LONGEST_RETRY_S)
+        raise OverloadedError(
+            f"{num_open} sequences are running or waiting, of at most {self._max_sequences}; "
+            f"try again in {retry_after_s:.0f} s",
+            retry_after_s,
+        )
+
+    @property
+    def _max_sequences(self) -> int:
+        return self._config.scheduling.max_running + self._config.scheduling.max_waiting
+
+    def _require_tokenizer(self) -> Tokenizer:
+        if self._text.tokenizer is None or self._closing is EngineState.STOPPED:
+            raise self._unavailable()
+        return self._text.tokenizer
+
+    def _unavailable(self) -> EngineUnavailableError:
+        state, detail = self._state()
+        is_coming = state in (EngineState.STARTING, EngineState.RESTARTING)
+        message = f"the engine is {state}: {detail}" if detail else f"the engine is {state}"
+        return EngineUnavailableError(message, state=state.value, retry_after_s=SOON_S if is_coming else LATER_S)
+
+    def _state(self) -> tuple[EngineState, str]:
+        """The state of the whole, and a detail of it for people."""
+        if self._closing is not None:
+            return self._closing, ""
+        if (failure := self._failure()) is not None:
+            return EngineState.FAILED, failure.message
+        status = self._supervisor.status
+        if status.state is EngineState.READY and self._text.tokenizer is None:
+            return EngineState.STARTING, "loading the tokenizer"
+        return status.state, status.detail
+
+    def _failure(self) -> EngineError | None:
+        """What has ended the engine for good; None if nothing has."""
+        status = self._supervisor.status
+        return status.error if status.state is EngineState.FAILED else self._text.error
+
+    async def _load_tokenizer(self) -> None:
+        await self._text.load()
+        if self._text.error is not None:
+            await self._supervisor.stop()
+        self._tell_change()
+
+    async def _wait_idle(self, limit_s: float) -> None:
+        idle = asyncio.ensure_future(self._requests.wait_idle())
+        try:
+            await wait_within(self._clock, limit_s, [idle])
+        finally:
+            idle.cancel()
+
+    def _close_door(self, state: EngineState) -> None:
+        self._closing = state
+        self._tell_change()
+
+    def _tell_change(self) -> None:
+        """Wake all who wait for a change of state."""
+        self._change.set()
+        self._change = asyncio.Event()

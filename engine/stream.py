@@ -1,0 +1,102 @@
+"""`TokenStream`: what a caller iterates and closes, and `TokenEvent`, what comes out of it.
+
+A stream belongs to the event loop's thread. It buffers at most what its request may produce, so a
+slow reader slows nobody. It does not know where events come from, nor HTTP.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Self
+
+from engine.errors import EngineError
+from engine.request import FinishReason, Request
+from engine.text.detokenizer import TokenLogprob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEvent:
+    """News of one choice: text and the tokens it came from, released together.
+
+    `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
+    for. `num_output_tokens` counts the choice's tokens so far, also those whose text is never
+    shown. `finish_reason` is None but in the choice's last event.
+    """
+
+    choice: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    num_output_tokens: int
+    finish_reason: FinishReason | None
+
+
+class TokenStream:
+    """An async iterator over the events of one request, for one reader.
+
+    It ends when every choice has had its finish reason, or raises one EngineError, once, after the
+    events that came before it. Events of one choice that wait together are read as one. A reader
+    that is cancelled while it waits loses nothing.
+    """
+
+    def __init__(self, request: Request, *, on_abort: Callable[[], None]) -> None:
+        self.request = request
+        self._on_abort = on_abort
+        self._waiting: dict[int, list[TokenEvent]] = {}
+        self._error: EngineError | None = None
+        self._is_over = False
+        self._news = asyncio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        while not self._waiting:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if self._is_over:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        return _merged(self._waiting.pop(next(iter(self._waiting))))
+
+    async def aclose(self) -> None:
+        """Abort the request unless it has ended, and forget what was not read.
+
+        It never suspends, so it does its work in a cancelled task too. May be called twice.
+        """
+        self._waiting.clear()
+        self._error = None
+        if not self._is_over:
+            self.end()
+            self._on_abort()
+
+    def put(self, event: TokenEvent) -> None:
+        """Add an event for the reader; not after the end."""
+        assert not self._is_over
+        self._waiting.setdefault(event.choice, []).append(event)
+        self._news.set()
+
+    def end(self, error: EngineError | None = None) -> None:
+        """No event follows; `error`, if given, is raised after those that wait. Once only."""
+        assert not self._is_over
+        self._is_over = True
+        self._error = error
+        self._news.set()
+
+
+def _merged(events: Sequence[TokenEvent]) -> TokenEvent:
+    """Consecutive events of one choice as one."""
+    last = events[-1]
+    if len(events) == 1:
+        return last
+    return TokenEvent(
+        choice=last.choice,
+        text="".join(event.text for event in events),
+        token_ids=tuple(chain.from_iterable(event.token_ids for event in events)),
+        logprobs=tuple(chain.from_iterable(event.logprobs for event in events)),
+        num_output_tokens=last.num_output_tokens,
+        finish_reason=last.finish_reason,
+    )
