@@ -1,9 +1,8 @@
-"""What a route may ask for: the engine, the settings, who is calling, and when it is.
+"""What a route may ask for: the engine, the settings, and who is calling.
 
 This module knows where the app keeps them, and nothing of what routes do with them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,10 +16,14 @@ from server.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who sent a request: `name` is a short digest of the key, or `anonymous` where none is needed."""
+    """Who sent a request, and when (wall-clock seconds since the epoch).
+
+    `name` is a short digest of the key, or `anonymous` where none is needed.
+    """
 
     name: str
     request_id: str
+    arrived_s: float
 
 
 def _engine(request: Request) -> Engine:
@@ -33,22 +36,18 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
-def _clock(request: Request) -> Callable[[], float]:
-    clock: Callable[[], float] = request.app.state.clock
-    return clock
-
-
 # The middleware has let the request in already; this puts the scheme into the OpenAPI document.
 _bearer = HTTPBearer(auto_error=False, description="Needed where the server was given API keys.")
 
 
 def _caller(request: Request, _: Annotated[object, Security(_bearer)]) -> Caller:
     return Caller(
-        name=getattr(request.state, CALLER, "anonymous"), request_id=getattr(request.state, REQUEST_ID)
+        name=getattr(request.state, CALLER, "anonymous"),
+        request_id=getattr(request.state, REQUEST_ID),
+        arrived_s=request.app.state.clock(),
     )
 
 
 EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
-ClockDep = Annotated[Callable[[], float], Depends(_clock)]
 CallerDep = Annotated[Caller, Depends(_caller)]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fastapi import Response
+from starlette.exceptions import HTTPException
 
 from engine import (
     ContextLengthError,
@@ -44,9 +45,11 @@ _ENGINE_ERRORS: tuple[tuple[type[EngineError], int, str, str | None], ...] = (
     (EngineError, 500, SERVER_ERROR, "internal_error"),
 )
 
-_HTTP_ERRORS: dict[int, tuple[str, str]] = {
+_HTTP_ERRORS: dict[int, tuple[str, str | None]] = {
+    400: ("The body cannot be read as JSON", "invalid_json"),
     404: ("Unknown path: {method} {path}", "unknown_url"),
     405: ("{path} does not answer {method}; the Allow header says what it answers", "method_not_allowed"),
+    413: ("{detail}", "body_too_large"),
 }
 
 _VALIDATION_CODES = {
@@ -99,11 +102,11 @@ def from_engine_error(error: EngineError) -> Refusal:
     return _refusal(status, ErrorBody(message=message, type=kind, param=param, code=code), headers)
 
 
-def from_http_error(status: int, detail: str, method: str, path: str, headers: Mapping[str, str]) -> Refusal:
-    """What routing or body reading refused."""
-    template, code = _HTTP_ERRORS.get(status, (None, None))
-    message = detail if template is None else template.format(method=method, path=path)
-    return refuse(status, message, code=code, headers=headers)
+def from_http_error(error: HTTPException, method: str, path: str) -> Refusal:
+    """What routing or the reading of the body refused."""
+    template, code = _HTTP_ERRORS.get(error.status_code, ("{detail}", None))
+    message = template.format(method=method, path=path, detail=error.detail)
+    return refuse(error.status_code, message, code=code, headers=error.headers)
 
 
 def from_validation(errors: Sequence[Mapping[str, object]], body: object) -> Refusal:

@@ -55,7 +55,7 @@ class RequestId:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # noqa: BLE001  the top of a request
+        except Exception:  # the top of a request
             logger.exception(
                 "request failed id=%s method=%s path=%s", request_id, scope["method"], scope["path"]
             )
@@ -100,6 +100,7 @@ class LimitBody:
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._message = f"The body is larger than {max_body_bytes} bytes, the most that this server reads"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a `receive` that counts."""
@@ -108,7 +109,8 @@ class LimitBody:
             return
         announced = _header(scope, b"content-length")
         if announced is not None and announced.isdigit() and int(announced) > self._max_body_bytes:
-            await self._too_large().to_response()(scope, receive, send)
+            refusal = refuse(413, self._message, code="body_too_large")
+            await refusal.to_response()(scope, receive, send)
             return
         num_bytes = 0
 
@@ -117,14 +119,10 @@ class LimitBody:
             message = await receive()
             num_bytes += len(message.get("body", b""))
             if num_bytes > self._max_body_bytes:
-                raise HTTPException(413, self._too_large().body.message)
+                raise HTTPException(413, self._message)
             return message
 
         await self._app(scope, receive_counted, send)
-
-    def _too_large(self) -> Refusal:
-        message = f"The body is larger than {self._max_body_bytes} bytes, the most that this server reads"
-        return refuse(413, message, code="body_too_large")
 
 
 def _unauthorized(message: str) -> Refusal:

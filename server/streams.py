@@ -7,7 +7,7 @@ together, so that one write to the network carries all of it. This module knows 
 import asyncio
 from collections.abc import Sequence
 
-from engine import TokenEvent, TokenStream
+from engine import Engine, Request, TokenEvent, TokenStream
 
 
 class MergedStreams:
@@ -57,3 +57,17 @@ class MergedStreams:
         finally:
             self._num_open -= 1
             self._wake.set()
+
+
+async def open_streams(engine: Engine, requests: Sequence[Request]) -> MergedStreams:
+    """Submit all of `requests`, or none: what the engine took is closed if it refuses another.
+
+    Raises the first refusal.
+    """
+    outcomes = await asyncio.gather(*map(engine.submit, requests), return_exceptions=True)
+    streams = MergedStreams([outcome for outcome in outcomes if not isinstance(outcome, BaseException)])
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if refusals:
+        await streams.aclose()
+        raise refusals[0]
+    return streams

@@ -5,8 +5,9 @@ do is in `UNBUILT`: it passes with a value that asks for nothing, and is refused
 This module knows neither the engine nor HTTP.
 """
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+from openai.types import Model
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -57,6 +58,50 @@ class ErrorEnvelope(BaseModel):
     """The body of every answer that is not a success."""
 
     error: ErrorBody
+
+
+class LoadReport(BaseModel):
+    """How busy the engine is."""
+
+    num_running: int
+    num_waiting: int
+    num_free_blocks: int
+    num_steps: int
+
+
+class HealthReport(BaseModel):
+    """How the engine does: its state in one word, what it is doing, which process it is by now."""
+
+    state: str
+    detail: str
+    generation: int
+    num_restarts: int
+    load: LoadReport
+
+
+class ModelList(BaseModel):
+    """The served models, as OpenAI lists them."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+def answers_with(
+    whole: type[BaseModel] | None = None, *, events: type[BaseModel] | None = None
+) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type for documented answers
+    """The answers of a route for the OpenAPI document; a stream's `events` are data lines, then [DONE]."""
+    answers: dict[int | str, dict[str, Any]] = {  # Any: as above
+        "4XX": {"model": ErrorEnvelope, "description": "The request cannot be served as it is"},
+        "5XX": {"model": ErrorEnvelope, "description": "The server cannot serve the request, or not now"},
+    }
+    if whole is not None and events is not None:
+        schema = {"type": "string", "description": f"data: lines of {events.__name__}, then data: [DONE]"}
+        answers[200] = {
+            "model": whole,
+            "description": "The answer; with stream, as server-sent events",
+            "content": {"text/event-stream": {"schema": schema}},
+        }
+    return answers
 
 
 class WireModel(BaseModel):
