@@ -1,0 +1,85 @@
+"""The HTTP application: routers, middlewares and error handlers around one engine."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from engine import Engine, EngineError
+from server.errors import from_engine_error, from_http_error, from_validation
+from server.middleware import LimitBody, RequestId, RequireKey
+from server.routes import chat, completions, health, models
+from server.settings import Settings
+
+ROUTERS = (chat.router, completions.router, models.router, health.router)
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings, engine: Engine, *, is_started: bool = False, clock: Callable[[], float] = time.time
+) -> FastAPI:
+    """The application that serves `engine`, and stops it at the end of its lifespan.
+
+    The lifespan also starts the engine, unless `is_started` says that it was. `clock` gives
+    wall-clock seconds since the epoch.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if not is_started:
+            await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop(settings.drain_s)
+
+    app = FastAPI(
+        title="ringserve",
+        version="1",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(RequestId),
+            Middleware(RequireKey, digests=settings.api_key),
+            Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
+        ],
+        exception_handlers={
+            EngineError: _on_engine_error,
+            RequestValidationError: _on_invalid_body,
+            HTTPException: _on_http_error,
+        },
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
+    app.state.started_s = int(clock())
+    return app
+
+
+async def _on_engine_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EngineError)
+    refusal = from_engine_error(error)
+    if refusal.status >= 500:
+        logger.warning(
+            "request refused id=%s error=%s: %s",
+            request.state.request_id,
+            type(error).__name__,
+            error.message,
+        )
+    return refusal.to_response()
+
+
+async def _on_invalid_body(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return from_validation(error.errors(), error.body).to_response()
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return from_http_error(error, request.method, request.url.path).to_response()

@@ -1,0 +1,153 @@
+"""What every request passes before it reaches a route, as plain ASGI: id, key, size.
+
+Plain, because wrapping middlewares hide from a route that its client has gone. From the outside in:
+`RequestId`, `RequireKey`, `LimitBody`. None of them knows a route.
+"""
+
+import hmac
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from hashlib import sha256
+
+from fastapi import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import Refusal, refuse, unexpected
+
+REQUEST_ID = "request_id"
+CALLER = "caller"
+OPEN_PATHS = frozenset({"/health", "/ready"})
+_SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+logger = logging.getLogger(__name__)
+
+
+class RequestId:
+    """Gives each request an id, its answer the `x-request-id` header, and the log its line.
+
+    A client's own id is kept if it is short and printable. What no handler caught ends here: as a
+    500 that reveals nothing, or, when the answer had begun, as a broken connection.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass on what is not HTTP."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = self._clock()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # the top of a request
+            logger.exception(
+                "request failed id=%s method=%s path=%s", request_id, scope["method"], scope["path"]
+            )
+            if status:
+                raise
+            await unexpected(request_id).to_response()(scope, receive, send_with_id)
+        finally:
+            _log(scope, request_id, status, 1000 * (self._clock() - started_s))
+
+
+class RequireKey:
+    """Refuses requests without one of the keys, whose SHA-256 digests it holds; no keys: no refusal."""
+
+    def __init__(self, app: ASGIApp, digests: tuple[str, ...]) -> None:
+        self._app = app
+        self._digests = tuple(bytes.fromhex(digest) for digest in digests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with its caller's name in its state, or answer 401."""
+        if scope["type"] != "http" or not self._digests or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        caller = self._caller(_header(scope, b"authorization"))
+        if isinstance(caller, Refusal):
+            await caller.to_response()(scope, receive, send)
+            return
+        scope["state"][CALLER] = caller
+        await self._app(scope, receive, send)
+
+    def _caller(self, authorization: bytes | None) -> str | Refusal:
+        scheme, _, key = (authorization or b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not key.strip():
+            return _unauthorized("No API key was sent; send the header 'Authorization: Bearer KEY'")
+        digest = sha256(key.strip()).digest()
+        known = [hmac.compare_digest(digest, accepted) for accepted in self._digests]
+        return f"key-{digest.hex()[:8]}" if any(known) else _unauthorized("The API key is not accepted here")
+
+
+class LimitBody:
+    """Refuses bodies above `max_body_bytes`: by their announced length, and while they are read."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._message = f"The body is larger than {max_body_bytes} bytes, the most that this server reads"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a `receive` that counts."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = _header(scope, b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > self._max_body_bytes:
+            refusal = refuse(413, self._message, code="body_too_large")
+            await refusal.to_response()(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_body_bytes:
+                raise HTTPException(413, self._message)
+            return message
+
+        await self._app(scope, receive_counted, send)
+
+
+def _unauthorized(message: str) -> Refusal:
+    return refuse(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def _request_id(scope: Scope) -> str:
+    sent = _header(scope, b"x-request-id")
+    if sent is not None and _SANE_ID.fullmatch(sent):
+        return sent.decode("ascii")
+    return f"req_{uuid.uuid4().hex}"
+
+
+def _log(scope: Scope, request_id: str, status: int, duration_ms: float) -> None:
+    level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
+    logger.log(
+        level,
+        "request answered id=%s method=%s path=%r status=%d ms=%.1f",
+        request_id,
+        scope["method"],
+        scope["path"],
+        status,
+        duration_ms,
+    )

@@ -1,0 +1,29 @@
+"""GET /v1/models and GET /v1/models/{model_id}: the one model that is served, loaded or not yet."""
+
+from fastapi import APIRouter, Request
+from openai.types import Model
+
+from server.answering import require_model
+from server.dependencies import CallerDep, EngineDep
+from server.schemas.common import ModelList, answers_with
+
+OWNER = "ringserve"
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models", responses=answers_with())
+async def list_models(request: Request, engine: EngineDep, _: CallerDep) -> ModelList:
+    """List the served models."""
+    return ModelList(object="list", data=[_model(engine.model_id, request)])
+
+
+@router.get("/v1/models/{model_id:path}", responses=answers_with())
+async def get_model(model_id: str, request: Request, engine: EngineDep, _: CallerDep) -> Model:
+    """Describe one model."""
+    require_model(engine, model_id)
+    return _model(model_id, request)
+
+
+def _model(model_id: str, request: Request) -> Model:
+    return Model(id=model_id, created=request.app.state.started_s, object="model", owned_by=OWNER)

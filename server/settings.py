@@ -1,0 +1,245 @@
+"""Every knob of the command `ringserve`, read once from flags, environment and defaults.
+
+`--max-step-tokens`, `RINGSERVE_MAX_STEP_TOKENS` and the field `max_step_tokens` are one setting;
+a flag wins over the environment. Nothing else reads either. This module knows no routes and
+starts nothing: it gives the engine its `EngineConfig` and the server its own values.
+"""
+
+import hashlib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from engine import (
+    DEMO_MODEL,
+    CacheConfig,
+    ConfigError,
+    EngineConfig,
+    ModelConfig,
+    ModelSource,
+    SchedulingConfig,
+    SupervisionConfig,
+)
+
+ENV_PREFIX = "RINGSERVE_"
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for this program: under XDG_CACHE_HOME, or under ~/.cache without it."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the standard ignores a relative path
+    return (root if root.is_absolute() else Path.home() / ".cache") / "ringserve"
+
+
+class Command(BaseSettings):
+    """What the settings of all subcommands share: where they are read from, and how they are refused."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        cli_kebab_case=True,
+        cli_implicit_flags="toggle",
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_show_env_vars=True,
+        cli_exit_on_error=False,
+    )
+
+    @classmethod
+    def from_command_line(cls, prog: str, arguments: list[str]) -> Self:
+        """Read `arguments`, then the environment; `--help` prints and exits.
+
+        Raises ConfigError with one line that names the setting, its value and what is wrong.
+        """
+        _refuse_empty_values(arguments)
+        try:
+            source = CliSettingsSource[Self](cls, cli_prog_name=prog, cli_parse_args=arguments)
+            return CliApp.run(cls, cli_settings_source=source)
+        except ValidationError as error:
+            raise ConfigError(_first_complaint(error)) from error
+        except SettingsError as error:
+            raise ConfigError(str(error).removeprefix("error parsing CLI: ")) from error
+
+
+class PullSettings(Command):
+    """Fetches a model into the cache folder, so that later starts need no network."""
+
+    model: CliPositionalArg[str] = Field(
+        DEMO_MODEL,
+        description="A folder in Hugging Face format, a .gguf file, a hub id, or the name of the demo model.",
+    )
+    cache_dir: Path = Field(
+        default_factory=default_cache_dir,
+        description="Folder that keeps what was fetched; by default ringserve in the user's cache folder.",
+    )
+
+
+class ChatSettings(Command):
+    """Chats in the terminal with a running server, or with one started for it."""
+
+    model: CliPositionalArg[str] = Field(
+        DEMO_MODEL, description="Model to serve when no server is running and one is started for the chat."
+    )
+    url: str | None = Field(
+        None,
+        description="Address of the server to talk to, without /v1; left out: the one at 127.0.0.1:8000, "
+        "or one started for the chat.",
+    )
+    api_key: SecretStr | None = Field(None, description="API key to send; of a list, the first.")
+    system: str | None = Field(None, description="System message that opens the conversation.")
+    start_timeout_s: float = Field(600.0, gt=0, description="Seconds a started server may take to be ready.")
+
+
+class Settings(PullSettings):
+    """Serves a model over HTTP with OpenAI's API."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; beyond loopback an API key is required."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    served_model_name: str | None = Field(
+        None, min_length=1, description="Model id shown to clients; left out: the model's own name."
+    )
+    api_key: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="A key that clients must send (repeatable, or separated by commas); only SHA-256 "
+        "digests are kept.",
+    )
+    no_auth: bool = Field(False, description="Listen beyond loopback without any API key.")
+    device: str = Field("auto", description="Where the model runs: auto, cpu or cuda.")
+    dtype: str = Field(
+        "auto", description="Type of weights and cache: auto, float32, bfloat16, float16 or float64."
+    )
+    kernels: str = Field("auto", description="Which implementation of the operations: auto or reference.")
+    cpu_threads: int | None = Field(
+        None, description="Threads of the engine; left out: the cores it may use."
+    )
+    window: int | None = Field(
+        None, description="Sliding window in tokens, imposed on a model trained without: an approximation."
+    )
+    max_context: int | None = Field(
+        None, description="Most tokens, prompt and output together, of one request; left out: as many as fit."
+    )
+    max_step_tokens: int = Field(512, description="Most tokens that one step of the engine computes.")
+    max_chunk_tokens: int = Field(256, description="Most tokens of one sequence in one step.")
+    max_running: int = Field(64, description="Most sequences computed at the same time.")
+    max_waiting: int = Field(
+        256, description="Most sequences that wait for a place; beyond it the answer is 503."
+    )
+    block_size: int = Field(16, description="Tokens in one block of the cache pool.")
+    kv_cache_bytes: ByteSize | None = Field(
+        None,
+        description="Size of the cache pool, as 256MiB or 2GiB; left out: 256MiB on a CPU, what "
+        "memory_fraction leaves on a GPU.",
+    )
+    memory_fraction: float = Field(0.9, description="Share of a GPU's memory for weights and cache pool.")
+    start_timeout_s: float = Field(600.0, description="Seconds the engine may take to load the model.")
+    step_timeout_s: float = Field(30.0, description="Seconds without a sign of life before a restart.")
+    max_restarts: int = Field(5, description="Restarts of the engine within the window before giving up.")
+    restart_window_s: float = Field(300.0, description="Seconds over which restarts are counted.")
+    drain_s: float = Field(
+        10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that running requests get when the server is stopped.",
+    )
+    max_body_bytes: ByteSize = Field(
+        ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
+    )
+    log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("api_key", mode="after")
+    @classmethod
+    def _digest_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        stripped = tuple(key.strip() for key in keys)
+        if "" in stripped:
+            raise ValueError("an API key must not be empty")
+        return tuple(hashlib.sha256(key.encode()).hexdigest() for key in stripped)
+
+    @model_validator(mode="after")
+    def _protect_the_network(self) -> Self:
+        if not (_is_loopback(self.host) or self.api_key or self.no_auth):
+            raise ValueError(
+                f"--host is {self.host!r}, which others can reach, and there is no API key; give --api-key "
+                f"(or {ENV_PREFIX}API_KEY), or --no-auth to serve everyone"
+            )
+        return self
+
+    def to_engine_config(self, source: ModelSource) -> EngineConfig:
+        """The engine's part of these settings, for the model at `source`.
+
+        Raises ConfigError for a value that the engine cannot use.
+        """
+        return EngineConfig(
+            model=ModelConfig(
+                path=str(source.path),
+                model_id=self.served_model_name or source.model_id,
+                device=self.device,
+                dtype=self.dtype,
+                kernels=self.kernels,
+                window=self.window,
+                max_context=self.max_context,
+                cpu_threads=self.cpu_threads,
+            ),
+            cache=CacheConfig(
+                block_size=self.block_size,
+                kv_cache_bytes=None if self.kv_cache_bytes is None else int(self.kv_cache_bytes),
+                memory_fraction=self.memory_fraction,
+            ),
+            scheduling=SchedulingConfig(
+                max_step_tokens=self.max_step_tokens,
+                max_chunk_tokens=self.max_chunk_tokens,
+                max_running=self.max_running,
+                max_waiting=self.max_waiting,
+            ),
+            supervision=SupervisionConfig(
+                start_timeout_s=self.start_timeout_s,
+                step_timeout_s=self.step_timeout_s,
+                max_restarts=self.max_restarts,
+                restart_window_s=self.restart_window_s,
+            ),
+            log_level=self.log_level,
+        )
+
+
+def _refuse_empty_values(arguments: list[str]) -> None:
+    """An empty environment variable counts as unset, but `--api-key "$FORGOTTEN"` must not."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument.startswith("--") and (argument.endswith("=") or following == ""):
+            raise ConfigError(f"{argument.removesuffix('=')} is empty; give it a value or leave it out")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _first_complaint(error: ValidationError) -> str:
+    complaint = error.errors(include_url=False)[0]
+    message = complaint["msg"].removeprefix("Value error, ")
+    if not complaint["loc"]:
+        return message
+    name = str(complaint["loc"][0])
+    flag = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+    shown = "" if name == "api_key" else f" is {complaint['input']!r}"
+    return f"{flag} ({ENV_PREFIX}{name.upper()}){shown}: {message}"

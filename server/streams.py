@@ -1,0 +1,73 @@
+"""Several token streams read as one, in the order in which their events arrive.
+
+A body with several prompts has a stream for each. Everything that has arrived is handed over
+together, so that one write to the network carries all of it. This module knows no wire format.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from engine import Engine, Request, TokenEvent, TokenStream
+
+
+class MergedStreams:
+    """The events of `streams`, with the index of the stream that each came from.
+
+    Closing it aborts what has not ended; it may be closed twice, and must be closed once.
+    """
+
+    def __init__(self, streams: Sequence[TokenStream]) -> None:
+        self._streams = tuple(streams)
+        self._pumps: list[asyncio.Task[None]] = []
+        self._arrived: list[tuple[int, TokenEvent]] = []
+        self._wake = asyncio.Event()
+        self._num_open = len(self._streams)
+        self._error: Exception | None = None
+
+    async def ready(self) -> list[tuple[int, TokenEvent]]:
+        """All events since the last call, waiting for the first; none when every stream has ended.
+
+        When a stream ends with an error, what arrived before it is handed over first.
+        """
+        if not self._pumps:
+            self._pumps = [asyncio.create_task(self._pump(i, s)) for i, s in enumerate(self._streams)]
+        while not self._arrived and self._error is None and self._num_open:
+            self._wake.clear()
+            await self._wake.wait()
+        if not self._arrived and self._error is not None:
+            raise self._error
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    async def aclose(self) -> None:
+        """Stop reading, and close every stream."""
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        for stream in self._streams:
+            await stream.aclose()
+
+    async def _pump(self, index: int, stream: TokenStream) -> None:
+        try:
+            async for event in stream:
+                self._arrived.append((index, event))
+                self._wake.set()
+        except Exception as error:  # noqa: BLE001  the top of a task: `ready` raises it in its reader's
+            self._error = self._error or error
+        finally:
+            self._num_open -= 1
+            self._wake.set()
+
+
+async def open_streams(engine: Engine, requests: Sequence[Request]) -> MergedStreams:
+    """Submit all of `requests`, or none: what the engine took is closed if it refuses another.
+
+    Raises the first refusal.
+    """
+    outcomes = await asyncio.gather(*map(engine.submit, requests), return_exceptions=True)
+    streams = MergedStreams([outcome for outcome in outcomes if not isinstance(outcome, BaseException)])
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    if refusals:
+        await streams.aclose()
+        raise refusals[0]
+    return streams
