@@ -87,12 +87,9 @@ class PullSettings(Command):
     )
 
 
-class ChatSettings(Command):
+class ChatSettings(PullSettings):
     """Chats in the terminal with a running server, or with one started for it."""
 
-    model: CliPositionalArg[str] = Field(
-        DEMO_MODEL, description="Model to serve when no server is running and one is started for the chat."
-    )
     url: str | None = Field(
         None,
         description="Address of the server to talk to, without /v1; left out: the one at 127.0.0.1:8000, "
