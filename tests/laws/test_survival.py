@@ -20,7 +20,7 @@ NUM_STREAMS = 6
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "mistral", window=8)
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "mistral", window=8, max_context=200_000)
 
 
 class Caller(threading.Thread):

@@ -13,7 +13,9 @@ from tests.support.tiny_model import write_tiny_checkpoint
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    checkpoint = write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "mistral", window=8)
+    checkpoint = write_tiny_checkpoint(
+        tmp_path_factory.mktemp("tiny"), "mistral", window=8, max_context=200_000
+    )
     with server_process(str(checkpoint), "--served-model-name", "tiny", "--dtype", "float32") as running:
         running.wait_ready()
         yield running

@@ -32,7 +32,9 @@ def test_a_generation_of_twenty_windows_holds_at_most_its_ring(checkpoint):
 
 def test_all_blocks_are_free_after_a_thousand_random_requests(checkpoint):
     rng = random.Random(7)
-    with threaded_engine(checkpoint, cache={"kv_cache_bytes": 1 << 16}) as engine:
+    with threaded_engine(
+        checkpoint, cache={"kv_cache_bytes": 1 << 16}, scheduling={"max_chunk_tokens": 16}
+    ) as engine:
         outputs = []
         for number in range(1000):
             prompt = tuple(rng.randrange(1, 250) for _ in range(rng.randrange(1, 30)))
