@@ -24,23 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _parser().parse_args(given[:1]).command
     run = {"serve": _serve, "chat": _chat, "pull": _pull}[command]
     try:
-        return run(f"ringserve {command}", given[1:])
+        return run(given[1:])
     except ConfigError as error:
         return _complain(command, error.message, EXIT_MISCONFIGURED)
     except OSError as error:
         return _complain(command, str(error), EXIT_FAILED)
 
 
-def _serve(prog: str, arguments: list[str]) -> int:
-    settings = Settings.from_command_line(prog, arguments)
+def _serve(arguments: list[str]) -> int:
+    settings = Settings.from_command_line(arguments)
     configure_logging(settings.log_level)
     from server.serving import serve  # noqa: PLC0415  see the module docstring
 
     return serve(settings)
 
 
-def _chat(prog: str, arguments: list[str]) -> int:
-    settings = ChatSettings.from_command_line(prog, arguments)
+def _chat(arguments: list[str]) -> int:
+    settings = ChatSettings.from_command_line(arguments)
     from server.companion import CompanionError, server_for_chat  # noqa: PLC0415  see the module docstring
     from server.terminal import chat_at  # noqa: PLC0415  see the module docstring
 
@@ -52,8 +52,8 @@ def _chat(prog: str, arguments: list[str]) -> int:
         return _complain("chat", str(error), EXIT_FAILED)
 
 
-def _pull(prog: str, arguments: list[str]) -> int:
-    settings = PullSettings.from_command_line(prog, arguments)
+def _pull(arguments: list[str]) -> int:
+    settings = PullSettings.from_command_line(arguments)
     source = resolve(settings.model, cache_dir=settings.cache_dir)
     sys.stdout.write(f"{source.path}\n")
     return 0

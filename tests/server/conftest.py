@@ -10,9 +10,6 @@ from server.settings import Settings
 from tests.support.fake_engine import FakeEngine
 from tests.support.live_server import LiveServer, live_server
 
-CHAT = {"model": "fake/model", "messages": [{"role": "user", "content": "Hi"}]}
-COMPLETION = {"model": "fake/model", "prompt": "Hi"}
-
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -31,7 +31,7 @@ FAILURES = {
 
 
 def main() -> int:
-    settings = Settings.from_command_line("fake_server", sys.argv[1:])
+    settings = Settings.from_command_line(sys.argv[1:])
     configure_logging(settings.log_level)
     return serve_engine(settings, engine_for(settings.model), bind(settings.host, settings.port))
 

@@ -3,9 +3,8 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import uvicorn
 
@@ -13,7 +12,6 @@ from server.app import create_app
 from server.settings import Settings
 
 START_TIMEOUT_S = 20
-Made = TypeVar("Made")
 
 
 class LiveServer:
@@ -25,18 +23,13 @@ class LiveServer:
         port = server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
 
-    def call(self, function: Callable[..., Made], *arguments: object) -> Made:
-        """What `function` gives when the server's event loop calls it."""
-
-        async def run() -> Made:
-            return function(*arguments)
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(START_TIMEOUT_S)
+    def submit(self, coroutine: Coroutine[object, object, object]) -> None:
+        """Run `coroutine` to its end on the server's event loop."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(START_TIMEOUT_S)
 
     def wait(self, event: asyncio.Event) -> None:
         """Wait for an event of the server's loop."""
-        waiting = asyncio.wait_for(event.wait(), START_TIMEOUT_S)
-        asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+        self.submit(asyncio.wait_for(event.wait(), START_TIMEOUT_S))
 
 
 @contextmanager
