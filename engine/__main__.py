@@ -15,7 +15,7 @@ from engine.build import build_engine
 from engine.channel import BlockingEnd
 from engine.errors import ConfigError, EngineCrashedError
 from engine.logs import configure_logging
-from engine.messages import Configure, Failed, Ready
+from engine.messages import Configure, Failed, Pulse, Ready
 from engine.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def _run(first: Configure, channel: BlockingEnd, outbox: Outbox) -> int:
         outbox.put(Failed(error=error))
         return EXIT_REFUSED
     outbox.put(Ready(card=built.card))
+    outbox.put(Pulse(load=built.scheduler.load))
     built.intake.start()
     gc.collect()
     gc.freeze()  # what start-up made stays; later collections need not look at it
