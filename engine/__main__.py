@@ -15,7 +15,7 @@ from engine.build import build_engine
 from engine.channel import BlockingEnd
 from engine.errors import ConfigError, EngineCrashedError
 from engine.logs import configure_logging
-from engine.messages import Configure, Failed, Pulse, Ready
+from engine.messages import Configure, Failed, Ready
 from engine.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ def _run(first: Configure, channel: BlockingEnd, outbox: Outbox) -> int:
     except ConfigError as error:
         outbox.put(Failed(error=error))
         return EXIT_REFUSED
-    outbox.put(Ready(card=built.card))
-    outbox.put(Pulse(load=built.scheduler.load))
+    outbox.put(Ready(card=built.card, load=built.scheduler.load))
     built.intake.start()
     gc.collect()
     gc.freeze()  # what start-up made stays; later collections need not look at it

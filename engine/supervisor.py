@@ -250,7 +250,8 @@ class Supervisor:
                 self.status.detail = (
                     f"loading {stage} {100 * done // total}%" if total else f"loading {stage}"
                 )
-            case Ready(card=card):
+            case Ready(card=card, load=load):
+                self.status.load = load
                 self.status.card = card
                 self._enter(EngineState.READY)
                 logger.info("engine ready generation=%d card=%s", self.status.generation, card)
