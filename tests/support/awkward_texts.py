@@ -1,5 +1,7 @@
 """Texts that tokenizers get wrong, by name."""
 
+# ruff: noqa: RUF001 - they are meant to be confusing
+
 AWKWARD_TEXTS = {
     "empty": "",
     "one_word": "Hello",

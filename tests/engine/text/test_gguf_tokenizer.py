@@ -153,18 +153,18 @@ def test_a_sentencepiece_vocabulary_without_scores_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        pytest.param({"pre": "gpt-2"}, (), id="byte-level adds none unasked"),
-        pytest.param({"pre": "llama-bpe"}, (0,), id="Llama 3 adds it"),
-        pytest.param({"pre": "llama-bpe", "add_bos_token": False}, (), id="unless told not to"),
-        pytest.param({"pre": "gpt-2", "add_bos_token": True}, (0,), id="or told to"),
+        pytest.param({"pre": "gpt-2"}, [], id="byte-level adds none unasked"),
+        pytest.param({"pre": "llama-bpe"}, [0], id="Llama 3 adds it"),
+        pytest.param({"pre": "llama-bpe", "add_bos_token": False}, [], id="unless told not to"),
+        pytest.param({"pre": "gpt-2", "add_bos_token": True}, [0], id="or told to"),
     ],
 )
 def test_the_beginning_of_sequence_is_added_where_the_file_or_its_kind_says_so(
-    keys: dict[str, object], expected: tuple[int, ...], tmp_path: Path
+    keys: dict[str, object], expected: list[int], tmp_path: Path
 ) -> None:
-    parts = load_gguf_tokenizer(byte_level_gguf(tmp_path, **keys))
+    tokenizer = Tokenizer.load(byte_level_gguf(tmp_path, **keys))
 
-    assert parts.prefix_ids == expected
+    assert tokenizer.encode("") == expected
 
 
 def test_sentencepiece_adds_the_beginning_of_sequence_unasked(tmp_path: Path) -> None:
@@ -193,3 +193,9 @@ def test_a_user_defined_token_is_text_and_a_control_token_is_not(tmp_path: Path)
     tokenizer = Tokenizer.load(byte_level_gguf(tmp_path))
 
     assert tokenizer.decode(tokenizer.encode("a<think>b<|im_start|>c")) == "a<think>bc"
+
+
+def test_the_stated_ends_of_text_turn_and_message_end_a_sequence(tmp_path: Path) -> None:
+    path = byte_level_gguf(tmp_path, eos_token_id=2, eot_token_id=0, eom_token_id=2)
+
+    assert Tokenizer.load(path).eos_ids == {0, 2}

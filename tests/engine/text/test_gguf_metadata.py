@@ -5,7 +5,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from engine.errors import CheckpointError
-from engine.gguf_metadata import gguf_eos_ids, read_gguf_metadata
+from engine.text.gguf_metadata import read_gguf_metadata
 from tests.support.golden_tokens import read_golden
 from tests.support.tiny_gguf import write_tokenizer_gguf
 
@@ -106,31 +106,3 @@ def test_a_file_of_another_kind_is_refused(content: bytes, complaint: str, tmp_p
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         read_gguf_metadata(tmp_path / "none.gguf")
-
-
-def test_the_stated_ends_of_sequence_turn_and_message_end_a_sequence() -> None:
-    ids = gguf_eos_ids(
-        {
-            "tokenizer.ggml.eos_token_id": 7,
-            "tokenizer.ggml.eot_token_id": 5,
-            "tokenizer.ggml.eom_token_id": 7,
-        }
-    )
-
-    assert ids == (5, 7)
-
-
-def test_a_control_token_that_ends_a_turn_by_its_name_ends_a_sequence() -> None:
-    ids = gguf_eos_ids(
-        {
-            "tokenizer.ggml.eos_token_id": 0,
-            "tokenizer.ggml.tokens": ["<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "a"],
-            "tokenizer.ggml.token_type": [3, 1, 3, 1],
-        }
-    )
-
-    assert ids == (0, 2)
-
-
-def test_a_sentencepiece_file_that_does_not_say_ends_with_token_two() -> None:
-    assert gguf_eos_ids({"tokenizer.ggml.model": "llama"}) == (2,)
