@@ -54,7 +54,7 @@ def server_for_chat(
             tempfile.TemporaryFile("w+") as log,
             _started(settings, command, log) as (url, is_running),
         ):
-            _wait_ready(url, is_running, log, settings.start_timeout_s, output)
+            wait_ready(url, is_running, log, settings.start_timeout_s, output)
             yield url
 
 
@@ -88,9 +88,13 @@ def _started(
             process.wait()
 
 
-def _wait_ready(
+def wait_ready(
     url: str, is_running: Callable[[], bool], log: IO[str], timeout_s: float, output: TextIO
 ) -> None:
+    """Wait until the server at `url` takes requests, showing on one line what it is doing.
+
+    Raises CompanionError when it ends, with what it said in `log`, or takes longer than `timeout_s`.
+    """
     deadline_s = time.monotonic() + timeout_s
     shown = ""
     while (state := _readiness(url)) is not None:

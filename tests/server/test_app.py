@@ -179,7 +179,7 @@ async def test_the_openapi_document_describes_every_parameter(client):
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
     fields = schemas["ChatCompletionRequest"]["properties"] | schemas["CompletionRequest"]["properties"]
 
-    assert {name for name, field in fields.items() if not field.get("description")} <= {"messages"}
+    assert all(field.get("description") for field in fields.values())
 
 
 async def test_the_docs_are_served(client):

@@ -130,6 +130,7 @@ class FakeEngine:
         self.is_ready = asyncio.Event()
         self.has_failed = asyncio.Event()
         self.failure: EngineError | None = None
+        self.draining = asyncio.Event()
         self.stopping = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
@@ -151,6 +152,7 @@ class FakeEngine:
     async def stop(self, drain_s: float = 0.0) -> None:
         self.num_stops += 1
         self.state = EngineState.DRAINING
+        self.draining.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.idle.wait(), drain_s)
         self.stopping.set()
