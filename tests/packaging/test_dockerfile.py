@@ -34,8 +34,9 @@ def final(target):
 
 
 def without_settings():
-    """This process's environment without what would configure a server."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    """This process's environment without what would configure a server, or lead Python elsewhere."""
+    ours = (ENV_PREFIX, "PYTHON")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def tool(name):
@@ -238,6 +239,7 @@ def test_the_installed_modules_are_complete(installed, tmp_path):
     run = subprocess.run(
         [installed / "bin" / "python", "-P", "-c", script],
         cwd=tmp_path,
+        env=without_settings(),
         capture_output=True,
         text=True,
         timeout=120,
@@ -245,7 +247,7 @@ def test_the_installed_modules_are_complete(installed, tmp_path):
     )
 
     assert Path(run.stdout.strip()).is_relative_to(installed)
-    subprocess.run([installed / "bin" / "pip", "check"], check=True, timeout=60)
+    subprocess.run([installed / "bin" / "pip", "check"], env=without_settings(), check=True, timeout=60)
 
 
 @pytest.mark.slow
