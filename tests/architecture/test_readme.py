@@ -1,14 +1,13 @@
 """README names every setting and every route, and no environment variable that is not there."""
 
-import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from server.settings import ENV_PREFIX, Settings
-from tests.architecture.source_tree import ROOT, SourceFile, expect_none, planted, read_tree
+from tests.architecture.routes import routes, without_names
+from tests.architecture.source_tree import ROOT, expect_none, planted, read_tree
 
 POSITIONAL = {"model": "MODEL"}
-METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 
 
 def flag(field: str) -> str:
@@ -19,25 +18,6 @@ def flag(field: str) -> str:
 def unnamed(words: Iterable[str], text: str) -> list[str]:
     """Those of `words` that do not stand in `text` as a whole word."""
     return [word for word in words if not re.search(rf"(?<![\w/-]){re.escape(word)}(?![\w/-])", text)]
-
-
-def routes(files: Iterable[SourceFile]) -> Iterator[str]:
-    """Method and path of each route, as `GET /v1/models/{}`."""
-    for file in files:
-        for node in ast.walk(file.tree):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in METHODS
-                and ast.unparse(node.func.value) == "router"
-                and isinstance(node.args[0], ast.Constant)
-            ):
-                yield f"{node.func.attr.upper()} {without_names(str(node.args[0].value))}"
-
-
-def without_names(path: str) -> str:
-    """`/v1/models/{model_id:path}` and `/v1/models/{id}` are the same path."""
-    return re.sub(r"\{[^}]*\}", "{}", path)
 
 
 def readme() -> str:
