@@ -1,6 +1,6 @@
 """Texts that tokenizers get wrong, by name."""
 
-# ruff: noqa: RUF001 - they are meant to be confusing
+
 
 AWKWARD_TEXTS = {
     "empty": "",
