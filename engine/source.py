@@ -27,7 +27,7 @@ WAYS = (
     f"or the demo model {DEMO_MODEL}"
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 HUB_EXCLUDED = ("*/*", "consolidated*")
 """Other formats' copies of the same weights: subfolders, and Mistral's own consolidated file."""
 

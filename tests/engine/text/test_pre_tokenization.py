@@ -1,7 +1,9 @@
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence
 
 from engine.errors import CheckpointError
 from engine.text.pre_tokenization import PRE_TOKENIZATIONS, PreTokenization
+from tests.support.awkward_texts import AWKWARD_TEXTS
 
 
 def pieces(name: str, text: str) -> list[str]:
@@ -34,6 +36,23 @@ def test_no_character_is_lost_between_pieces(name: str) -> None:
     text = "a  b   'S 12 !?...  x=1 (y) "
 
     assert "".join(pieces(name, text)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        pytest.param("gpt-2", [ByteLevel(add_prefix_space=False)], id="GPT-2"),
+        pytest.param(
+            "smollm", [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)], id="SmolLM2"
+        ),
+    ],
+)
+def test_a_cut_equals_the_one_in_the_published_tokenizer(name: str, published: list[PreTokenizer]) -> None:
+    cut, oracle = PreTokenization.named(name).to_backend(), Sequence(published)
+
+    for text in AWKWARD_TEXTS.values():
+        ours = [piece for piece, _ in cut.pre_tokenize_str(text)]
+        assert ours == [piece for piece, _ in oracle.pre_tokenize_str(text)]
 
 
 def test_a_name_that_is_no_string_is_refused() -> None:

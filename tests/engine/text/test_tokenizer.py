@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from engine.errors import RequestError
 from engine.text.tokenizer import Tokenizer
@@ -146,11 +146,11 @@ def test_many_threads_encode_long_texts_at_once(byte_level: Tokenizer) -> None:
 
 
 @pytest.mark.demo_model
-def test_the_demo_model_renders_a_talk_as_transformers_does(demo: Tokenizer, demo_model_path: Path) -> None:
-    oracle = AutoTokenizer.from_pretrained(demo_model_path.parent, gguf_file=demo_model_path.name)
-
+def test_the_demo_model_renders_a_talk_as_transformers_does(
+    demo: Tokenizer, demo_oracle: PreTrainedTokenizerBase
+) -> None:
     for messages in (TALK, TALK[1:2], TALK[1:]):
-        theirs = oracle.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        theirs = demo_oracle.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert demo.encode_chat(messages) == theirs
 
 

@@ -21,10 +21,14 @@ def old_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_tokenizer_of_the_old_kind_is_converted_and_kept(old_folder: Path) -> None:
+def test_a_tokenizer_of_the_old_kind_is_converted_and_kept_until_its_files_change(old_folder: Path) -> None:
+    (old_folder / CONVERTED_NAME).write_text("of other files", "utf-8")
+    os.utime(old_folder / CONVERTED_NAME, (0, 0))
+
     tokenizer = Tokenizer.load(old_folder)
 
     assert tokenizer.encode("hi ho") == [256, *b" ho"]
+    assert converted_tokenizer(old_folder) == (old_folder / CONVERTED_NAME).read_text("utf-8")
     assert [file.name for file in old_folder.glob("tokenizer.*")] == [CONVERTED_NAME]
 
 
@@ -34,10 +38,8 @@ def test_what_was_converted_is_used_again(old_folder: Path) -> None:
     assert converted_tokenizer(old_folder) == "kept"
 
 
-def test_a_change_of_the_files_asks_for_another_conversion(tmp_path: Path) -> None:
-    (tmp_path / CONVERTED_NAME).write_text("kept", "utf-8")
+def test_files_that_cannot_be_converted_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"no sentencepiece model")
-    os.utime(tmp_path / CONVERTED_NAME, (0, 0))
 
     with pytest.raises(CheckpointError, match=r"cannot be converted: .*Put a tokenizer\.json there"):
         converted_tokenizer(tmp_path)
