@@ -1,7 +1,5 @@
 """Texts that tokenizers get wrong, by name."""
 
-
-
 AWKWARD_TEXTS = {
     "empty": "",
     "one_word": "Hello",
