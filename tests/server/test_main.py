@@ -69,6 +69,19 @@ def test_an_address_that_is_taken_is_one_line_and_status_one(live, capsys, tmp_p
     assert "in use" in capsys.readouterr().err
 
 
+def test_an_interrupted_fetch_ends_without_a_traceback():
+    code = (
+        "import signal, sys, server.__main__ as command\n"
+        "command.resolve = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
+        "sys.exit(command.main(['pull', 'm']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 def test_pull_tells_where_the_model_is(capsys, tmp_path):
     folder = write_hollow_checkpoint(tmp_path / "m")
     status = main(["pull", str(folder)])
