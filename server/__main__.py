@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from engine import ConfigError, configure_logging, resolve
 from server.settings import ChatSettings, PullSettings, Settings
 
-EXIT_FAILED, EXIT_MISCONFIGURED = 1, 2
+EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_INTERRUPTED = 1, 2, 130
 SUMMARIES = {
     "serve": "serve a model over HTTP with OpenAI's API",
     "chat": "chat in the terminal with a running server, or with one started for it",
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(command, error.message, EXIT_MISCONFIGURED)
     except OSError as error:
         return _complain(command, str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 def _serve(arguments: list[str]) -> int:

@@ -57,7 +57,10 @@ class DrainingServer(uvicorn.Server):
         finally:
             for watcher in watchers:
                 watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            for outcome in await asyncio.gather(*watchers, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    logger.error("watching the engine failed", exc_info=outcome)
+                    self.exit_status = EXIT_FAILED
         return self.exit_status
 
     async def _announce(self) -> None:
@@ -76,8 +79,10 @@ class DrainingServer(uvicorn.Server):
     async def _drain(self) -> None:
         await self._signal.wait()
         logger.info("stopping drain_s=%.1f (a second signal exits at once)", self._drain_s)
-        await self._engine.stop(self._drain_s)
-        self.should_exit = True
+        try:
+            await self._engine.stop(self._drain_s)
+        finally:
+            self.should_exit = True
 
 
 def serve(settings: Settings) -> int:
@@ -100,17 +105,22 @@ def serve_engine(settings: Settings, engine: Engine, listener: socket.socket) ->
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket at the address, not listening yet."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
+    """A TCP socket at the address, not listening yet; of a name's several addresses the first IPv4 one.
+
+    Raises OSError, with the address in its message.
+    """
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
 
 

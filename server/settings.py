@@ -185,6 +185,12 @@ class Settings(PullSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_engine_settings(self) -> Self:
+        """Let the engine's own types refuse what they would refuse later, after a model was fetched."""
+        self.to_engine_config(ModelSource(path=Path(self.model), model_id=self.model))
+        return self
+
     def to_engine_config(self, source: ModelSource) -> EngineConfig:
         """The engine's part of these settings, for the model at `source`.
 

@@ -9,6 +9,7 @@ import pytest
 from engine import ConfigError, EngineState
 from server.companion import CompanionError, is_answering, server_for_chat, wait_ready
 from server.settings import ChatSettings
+from tests.support.hollow_checkpoint import write_hollow_checkpoint
 
 COMMAND = (sys.executable, "-m", "tests.support.fake_server")
 
@@ -19,7 +20,7 @@ def settings_for(tmp_path, monkeypatch):
     monkeypatch.setattr("server.companion.DEFAULT_URL", "http://127.0.0.1:1")
 
     def make(behaviour, **fields):
-        (tmp_path / behaviour).mkdir()
+        write_hollow_checkpoint(tmp_path / behaviour)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
         return ChatSettings(model=behaviour, cache_dir=tmp_path, **fields)

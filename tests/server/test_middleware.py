@@ -75,15 +75,16 @@ async def test_each_request_is_one_log_line(client, caplog):
     caplog.set_level(logging.INFO, "server.middleware")
     await client.post(CHAT_PATH, json=CHAT)
 
-    assert [record.message.split(" id=")[0] for record in caplog.records] == ["request answered"]
-    assert f"path='{CHAT_PATH}' status=200" in caplog.text
+    lines = [record.message for record in caplog.records if record.name == "server.middleware"]
+    assert len(lines) == 1
+    assert f"path='{CHAT_PATH}' status=200" in lines[0]
 
 
 async def test_health_checks_are_not_logged_by_default(client, caplog):
     caplog.set_level(logging.INFO, "server.middleware")
     await client.get("/health")
 
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name == "server.middleware"]
 
 
 @pytest.mark.parametrize("key", KEYS)

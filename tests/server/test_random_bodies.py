@@ -58,13 +58,13 @@ def check(answer: httpx.Response) -> None:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bodies(CHAT, ChatCompletionRequest, messages=MESSAGES, n=st.integers(0, 3), stream=st.booleans()))
 def test_no_chat_body_makes_the_server_fail(body):
     check(post(CHAT_PATH, json.dumps(body)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bodies(COMPLETION, CompletionRequest, prompt=PROMPTS, n=st.integers(0, 3), stream=st.booleans()))
 def test_no_completion_body_makes_the_server_fail(body):
     check(post(COMPLETION_PATH, json.dumps(body)))

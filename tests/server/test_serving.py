@@ -188,9 +188,39 @@ def test_a_program_whose_setting_cannot_work_ends_with_status_two_and_the_messag
     assert "Traceback" not in log
 
 
-def test_an_address_that_is_taken_is_refused():
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        bind("127.0.0.1", taken.getsockname()[1])
+class UnstoppableEngine(FakeEngine):
+    """Fails while it is stopped."""
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        self.draining.set()
+        raise RuntimeError("cannot stop")
+
+
+@pytest.mark.anyio
+async def test_a_server_whose_engine_cannot_be_stopped_ends_all_the_same(caplog):
+    async with serving(UnstoppableEngine(), drain_s=0) as running:
+        running.signal()
+        status = await running.status()
+
+    assert status == 1
+    assert "cannot stop" in caplog.text
+
+
+def test_an_address_that_is_taken_is_refused_by_name():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1 port {port}: .* in use"):
+            bind("127.0.0.1", port)
+
+
+def test_a_host_that_is_not_there_is_refused_by_name():
+    with pytest.raises(OSError, match=r"no\.such\.host\.invalid"):
+        bind("no.such.host.invalid", 0)
+
+
+def test_localhost_is_the_ipv4_loopback():
+    with bind("localhost", 0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
 
 
 @pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6 here")

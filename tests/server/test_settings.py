@@ -148,9 +148,18 @@ def test_the_served_name_replaces_the_models_own():
     assert read().to_engine_config(SOURCE).model.model_id == "m"
 
 
-def test_a_value_that_the_engine_cannot_use_is_refused():
-    with pytest.raises(ConfigError, match="window is 0"):
-        read("--window", "0").to_engine_config(SOURCE)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window=0"], "window is 0"),
+        (["--device=moon"], "device is 'moon'"),
+        (["--log-level=loud"], "log_level is 'loud'"),
+    ],
+    ids=["window", "device", "log level"],
+)
+def test_a_value_that_the_engine_cannot_use_is_refused_before_anything_is_fetched(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        read(*arguments)
 
 
 def test_every_setting_has_a_sentence():
