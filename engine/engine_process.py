@@ -165,6 +165,7 @@ class StderrLines(asyncio.Protocol):
 
 
 def write_to_stderr(line: str) -> None:
-    """Write one line to our own standard error."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """Write one line to our own standard error, if there still is one."""
+    with contextlib.suppress(OSError, ValueError):  # broken or closed: the engine goes on without
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

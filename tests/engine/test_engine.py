@@ -5,7 +5,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engine.config import SchedulingConfig, SupervisionConfig
@@ -26,6 +25,7 @@ from engine.request import FinishReason, Request
 from engine.stream import TokenStream
 from engine.supervisor import EngineState
 from tests.support.byte_tokenizer import ByteTokenizer
+from tests.support.children import child_pids
 from tests.support.manual_clock import ManualClock
 from tests.support.new_request import new_request
 from tests.support.scripted_command import scripted, scripted_config
@@ -55,7 +55,7 @@ def play(engine: Engine, act: Callable[[Engine], Awaitable[object]], *, until_re
             await engine.stop()
 
     result = asyncio.run(run())
-    assert psutil.Process().children() == []
+    assert child_pids() == []
     return result
 
 
@@ -69,8 +69,8 @@ async def text_of(stream: TokenStream) -> tuple[str, list[FinishReason]]:
 
 
 def pid_of(engine: Engine) -> int:
-    (child,) = psutil.Process().children()
-    return child.pid
+    (pid,) = child_pids()
+    return pid
 
 
 async def refusal(engine: Engine, request: Request) -> EngineError:
@@ -348,7 +348,7 @@ def test_a_tokenizer_that_cannot_be_loaded_ends_the_engine():
         with pytest.raises(CheckpointError, match="scripted has no tokenizer"):
             await engine.wait_ready()
         error = await engine.wait_failed()
-        await until(lambda: not psutil.Process().children())
+        await until(lambda: not child_pids())
         return error, engine.health().state
 
     assert play(engine, act, until_ready=False) == (
@@ -378,7 +378,7 @@ def test_a_crash_ends_streams_and_the_engine_serves_again():
         return refused.state, still_encodes, (health.generation, health.num_restarts), after
 
     assert asyncio.run(run()) == ("restarting", (120,), (2, 1), ("again", [FinishReason.STOP]))
-    assert psutil.Process().children() == []
+    assert child_pids() == []
 
 
 def test_too_many_crashes_are_a_failure():
@@ -433,7 +433,7 @@ def test_stopping_ends_streams_that_do_not_finish_in_time():
         return was_stopping, states
 
     assert asyncio.run(run()) == (True, ["draining", "draining", "stopping", "stopped", "stopped"])
-    assert psutil.Process().children() == []
+    assert child_pids() == []
 
 
 @pytest.mark.parametrize("flag", ["--ignore-drain", "--stay"])
@@ -449,7 +449,7 @@ def test_an_engine_that_ignores_what_it_is_told_is_stopped_all_the_same(flag: st
     asyncio.run(run())
 
     assert engine.health().state is EngineState.STOPPED
-    assert psutil.Process().children() == []
+    assert child_pids() == []
 
 
 def test_the_shortest_drain_counts():
@@ -507,7 +507,7 @@ def test_stopping_at_once_before_and_after_is_safe():
         return engine.health().state
 
     assert asyncio.run(run()) is EngineState.STOPPED
-    assert psutil.Process().children() == []
+    assert child_pids() == []
 
 
 def test_a_cancelled_stop_can_be_repeated():

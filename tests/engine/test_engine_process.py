@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -8,6 +10,7 @@ import psutil
 import pytest
 
 from engine.engine_process import ENGINE_COMMAND, MAX_LINE_BYTES, NUM_LINES_KEPT, EngineProcess
+from tests.support.children import child_pids
 from tests.support.until import WAIT_S
 
 READ_CHANNEL = "import os, sys; fd = int(sys.argv[1]); os.read(fd, 1)"
@@ -90,6 +93,20 @@ def test_by_default_lines_go_to_our_own_standard_error(capsys: pytest.CaptureFix
     asyncio.run(run())
 
     assert capsys.readouterr().err == "hello\n"
+
+
+def test_a_closed_standard_error_of_ours_does_not_stop_the_reading():
+    async def run() -> tuple[str, ...]:
+        process = await EngineProcess.start(python("import os; os.write(1, b'one\\ntwo\\n')"))
+        closed = io.StringIO()
+        closed.close()
+        with contextlib.redirect_stderr(closed):
+            await asyncio.wait_for(process.wrote_all, WAIT_S)
+        await process.reap()
+        process.close()
+        return process.last_lines
+
+    assert asyncio.run(run()) == ("one", "two")
 
 
 def test_it_reads_nothing_and_inherits_only_its_end_of_the_channel():
@@ -185,7 +202,7 @@ def test_a_program_that_is_not_there_is_an_error_and_leaves_nothing_open():
 def test_a_start_that_is_cancelled_leaves_no_process():
     async def run() -> None:
         starting = asyncio.create_task(EngineProcess.start(python("import time; time.sleep(600)")))
-        while not psutil.Process().children():
+        while not child_pids():
             await asyncio.sleep(0)
             if starting.done():
                 break
@@ -197,4 +214,4 @@ def test_a_start_that_is_cancelled_leaves_no_process():
 
     asyncio.run(run())
 
-    assert psutil.Process().children() == []
+    assert child_pids() == []

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from engine.config import SupervisionConfig
@@ -15,6 +14,7 @@ from engine.open_requests import OpenRequest, OpenRequests
 from engine.supervisor import EngineState, RestartPolicy, Supervisor
 from engine.text.detokenizer import ChoiceText
 from tests.support.byte_tokenizer import ByteTokenizer
+from tests.support.children import child_pids
 from tests.support.manual_clock import ManualClock
 from tests.support.new_request import new_request
 from tests.support.scripted_command import scripted, scripted_config
@@ -80,7 +80,7 @@ def play(scene: Scene, act: Callable[[Scene], Awaitable[object]]) -> object:
             await stopping
 
     result = asyncio.run(run())
-    assert psutil.Process().children() == []
+    assert child_pids() == []
     return result
 
 
@@ -368,7 +368,7 @@ def test_stopping_while_a_crashed_process_is_put_down_reaps_and_reports_it(caplo
             await scene.clock.advance(0.25)
             await asyncio.sleep(0)
         await scene.supervisor.stop()
-        return psutil.Process().children()
+        return child_pids()
 
     assert play(scene, act) == []
     assert "engine crashed" in caplog.text
@@ -385,7 +385,7 @@ def test_stopping_before_and_at_the_start_is_safe_and_may_be_repeated():
         return never_started.state, scene.state
 
     assert asyncio.run(run()) == (EngineState.STOPPED, EngineState.STOPPED)
-    assert psutil.Process().children() == []
+    assert child_pids() == []
 
 
 def test_a_stop_that_is_given_up_still_leaves_no_process():
@@ -411,7 +411,7 @@ def test_an_event_loop_that_ends_without_stop_leaves_no_process():
 
     asyncio.run(run())
 
-    assert psutil.Process().children() == []
+    assert child_pids() == []
 
 
 def test_messages_are_dropped_where_there_is_no_process():
