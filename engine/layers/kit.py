@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.kernels.ops import Ops
-from engine.layers.linear import LinearFactory
+from engine.layers.linear import DenseLinears, LinearFactory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,11 @@ class LayerKit:
     linears: LinearFactory
     device: torch.device
     dtype: torch.dtype
+
+    @classmethod
+    def dense(cls, ops: Ops, device: torch.device, dtype: torch.dtype) -> "LayerKit":
+        """A kit whose projections hold plain matrices of `dtype`."""
+        return cls(ops=ops, linears=DenseLinears(ops.linear, device, dtype), device=device, dtype=dtype)
 
     def parameter(self, *shape: int) -> nn.Parameter:
         """An uninitialised parameter without gradient, to be filled by the loader."""

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import CheckpointError
-from engine.kernels.ops import Ops
 from engine.layers.kit import LayerKit
-from engine.layers.linear import DenseLinears
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.gguf_file import GgufFile
@@ -43,15 +41,9 @@ class WeightSource(Protocol):
 
 
 def load_decoder(
-    path: Path,
-    spec: ModelSpec,
-    *,
-    ops: Ops,
-    device: torch.device,
-    dtype: torch.dtype,
-    on_progress: Callable[[int, int], None],
+    path: Path, spec: ModelSpec, kit: LayerKit, on_progress: Callable[[int, int], None]
 ) -> Decoder:
-    """The decoder of `spec` with the weights in `path`, a folder or a `.gguf` file.
+    """The decoder of `spec`, built with `kit`, with the weights in `path`: a folder or a `.gguf` file.
 
     `on_progress(done, total)` is called on this thread with bytes of the file as tensors arrive.
     CheckpointError when tensors are missing, unexpected, misshapen or of an unsupported type.
@@ -61,7 +53,6 @@ def load_decoder(
     targets = family.weight_map(spec)
     shapes = source.shapes()
     _check_names(path, targets, [name for name in shapes if not _is_superfluous(name, spec)])
-    kit = LayerKit(ops=ops, linears=DenseLinears(ops.linear, device, dtype), device=device, dtype=dtype)
     decoder = Decoder(spec, kit, family.make_block)
     places = _places(path, decoder, targets, shapes)
     for done, total in _stream(source, places):

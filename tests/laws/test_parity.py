@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.kernels.ops import select_ops
+from engine.layers.kit import LayerKit
 from engine.models.decoder import Decoder
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
@@ -36,14 +37,8 @@ VARIANTS: dict[str, dict[str, object]] = {
 
 
 def load(folder: Path, window: int | None = None, dtype: torch.dtype = torch.float32) -> Decoder:
-    return load_decoder(
-        folder,
-        read_spec(folder).with_window(window),
-        ops=select_ops(CPU, dtype, "reference"),
-        device=CPU,
-        dtype=dtype,
-        on_progress=lambda _done, _total: None,
-    )
+    kit = LayerKit.dense(select_ops(CPU, dtype, "reference"), CPU, dtype)
+    return load_decoder(folder, read_spec(folder).with_window(window), kit, lambda _done, _total: None)
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=VARIANTS)

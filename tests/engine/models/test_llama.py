@@ -171,9 +171,13 @@ def test_fused_projections_stack_query_key_value_and_gate_up():
     }
 
 
-def test_a_block_has_the_window_of_its_own_layer():
-    spec = llama.read_llama_spec(config())
-    block = llama.LlamaBlock(cpu_kit(torch.float64), spec.with_window(3), 1)
+def test_a_block_is_made_of_two_norms_attention_and_feed_forward():
+    block = llama.LlamaBlock(cpu_kit(torch.float64), llama.read_llama_spec(config()), 1)
 
+    assert {name.split(".")[0] for name, _ in block.named_parameters()} == {
+        "input_norm",
+        "attention",
+        "mlp_norm",
+        "mlp",
+    }
     assert {parameter.dtype for parameter in block.parameters()} == {torch.float64}
-    assert block.attention._window == 3

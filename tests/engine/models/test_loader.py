@@ -5,23 +5,28 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import CheckpointError
-from engine.kernels.ops import REFERENCE
 from engine.models.decoder import Decoder
 from engine.models.gguf_file import TENSOR_TYPES
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from tests.support.gguf_oracle import dequantised_state
+from tests.support.layer_kit import cpu_kit
 from tests.support.pack_by_hand import RingRun
-from tests.support.tiny_model import GGUF_SIZES, MAX_CONTEXT, write_tiny_checkpoint, write_tiny_gguf
+from tests.support.tiny_model import (
+    GGUF_SIZES,
+    MAX_CONTEXT,
+    ROPE_LLAMA3,
+    oracle_logits,
+    oracle_model,
+    write_tiny_checkpoint,
+    write_tiny_gguf,
+)
 
-CPU = torch.device("cpu")
 IDS = list(range(40, 60))
 
 
 def load(path, dtype: torch.dtype = torch.float32, on_progress=lambda _done, _total: None) -> Decoder:
-    return load_decoder(
-        path, read_spec(path), ops=REFERENCE, device=CPU, dtype=dtype, on_progress=on_progress
-    )
+    return load_decoder(path, read_spec(path), cpu_kit(dtype), on_progress)
 
 
 def logits(decoder: Decoder) -> torch.Tensor:
@@ -164,8 +169,6 @@ def test_a_gguf_model_computes_what_its_dequantised_weights_compute(tmp_path, te
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_a_gguf_model_computes_what_transformers_computes_with_its_weights(tmp_path, architecture):
-    from tests.support.tiny_model import oracle_logits, oracle_model
-
     path = write_tiny_gguf(tmp_path, "Q5_1", architecture=architecture)
     write_dequantised(path, tmp_path / "hf", architectures=None)
 
@@ -174,22 +177,14 @@ def test_a_gguf_model_computes_what_transformers_computes_with_its_weights(tmp_p
 
 
 def test_rope_factors_of_a_gguf_file_are_llama3_scaling(tmp_path):
-    from tests.support.tiny_model import ROPE_LLAMA3, oracle_logits, oracle_model
-
     rope = {**ROPE_LLAMA3, "original_max_position_embeddings": 256}
     write_dequantised(write_tiny_gguf(tmp_path, "F16"), tmp_path / "hf", rope_parameters=rope)
-    scaled = torch.tensor(read_frequencies(tmp_path / "hf"))
+    scaled = oracle_model(tmp_path / "hf").model.rotary_emb.inv_freq
     plain = 10_000.0 ** (-torch.arange(0, 64, 2) / 64)
     path = write_tiny_gguf(tmp_path, "F16", rope_factors=tuple((plain / scaled).tolist()))
 
     expected = oracle_logits(oracle_model(tmp_path / "hf"), IDS)
     torch.testing.assert_close(logits(load(path)), expected, atol=1e-4, rtol=1e-5)
-
-
-def read_frequencies(folder) -> list[float]:
-    from tests.support.tiny_model import oracle_model
-
-    return oracle_model(folder).model.rotary_emb.inv_freq.tolist()
 
 
 def test_an_unsupported_gguf_type_is_refused_before_anything_is_loaded(tmp_path):
