@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from tests.architecture.source_tree import expect_none, read_tree
 
 
-def tests_of(source: PurePosixPath) -> PurePosixPath:
+def home_of_tests(source: PurePosixPath) -> PurePosixPath:
     """Where the tests of a module are: those of `__main__` in test_main.py."""
     return PurePosixPath("tests", source.parent, f"test_{source.stem.strip('_')}.py")
 
@@ -14,8 +14,8 @@ def tests_of(source: PurePosixPath) -> PurePosixPath:
 def untested(sources: Iterable[PurePosixPath], tests: Iterable[PurePosixPath]) -> Iterator[str]:
     known = set(tests)
     for source in sources:
-        if source.name != "__init__.py" and tests_of(source) not in known:
-            yield f"{source}:1: has no tests; they belong into {tests_of(source)}"
+        if source.name != "__init__.py" and home_of_tests(source) not in known:
+            yield f"{source}:1: has no tests; they belong into {home_of_tests(source)}"
 
 
 def paths(*folders: str) -> list[PurePosixPath]:
