@@ -155,10 +155,8 @@ class GgufFile:
 
     def _head_size(self) -> int | float | None:
         """Size of a key head; values of another size, or rotation of a part of each head, are refused."""
-        width, num_heads = (
-            self._architecture_number("embedding_length"),
-            self._architecture_number("attention.head_count"),
-        )
+        width = self._architecture_number("embedding_length")
+        num_heads = self._architecture_number("attention.head_count")
         head_size = self._architecture_number("attention.key_length")
         if head_size is None and width and num_heads:
             head_size = width // num_heads
