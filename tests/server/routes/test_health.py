@@ -21,6 +21,12 @@ async def test_ready_is_200_when_the_engine_takes_requests(client):
     assert (await client.get("/ready")).status_code == 200
 
 
+async def test_while_it_drains_ready_says_to_come_back_when_another_has_its_place(client, engine):
+    engine.state = EngineState.DRAINING
+
+    assert (await client.get("/ready")).headers["retry-after"] == "10"
+
+
 @pytest.mark.parametrize("state", OTHER_STATES)
 async def test_ready_is_503_with_the_state_otherwise(client, engine, state):
     engine.state, engine.detail = state, "loading weights 43%"
