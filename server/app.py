@@ -10,13 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from engine import Engine, EngineError
+from engine import ContextLengthError, Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.middleware import LimitBody, RequestId, RequireKey
 from server.routes import chat, completions, health, models
 from server.settings import Settings
 
 ROUTERS = (chat.router, completions.router, models.router, health.router)
+PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+"""The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +66,10 @@ def create_app(
 
 async def _on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
+    if isinstance(error, ContextLengthError) and error.param is None:
+        error.param = PROMPT_FIELDS.get(request.url.path)
     refusal = from_engine_error(error)
-    if refusal.status >= 500:
+    if refusal.status >= 500 and not isinstance(error, RetryableError):  # what passes by itself is no news
         logger.warning(
             "request refused id=%s error=%s: %s",
             request.state.request_id,
