@@ -4,9 +4,11 @@ A client like any other: it speaks HTTP through the official `openai` package, a
 the engine, nor where the server at the other end came from.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TextIO
 
 from openai import APIError, OpenAI
@@ -45,7 +47,7 @@ class Conversation:
             self._write(" [stopped]")
         except APIError as error:
             self.messages.pop()
-            self._write(f"[{reason(error)}]\n")
+            self._write(("\n" if said else "") + f"[{reason(error)}]\n")
             return
         self._write("\n")
         self.messages.append({"role": "assistant", "content": "".join(said)})
@@ -60,6 +62,12 @@ class Conversation:
     def _write(self, text: str) -> None:
         self.output.write(text)
         self.output.flush()
+
+
+def edit_lines() -> None:
+    """Give `input` the keys and the history of a line editor, where Python has one."""
+    with contextlib.suppress(ImportError):
+        import_module("readline")
 
 
 def converse(conversation: Conversation, read_line: Callable[[str], str] = input) -> None:
@@ -92,6 +100,8 @@ def chat_at(
     read_line: Callable[[str], str] = input,
 ) -> bool:
     """Talk with the server at `url` until the user leaves; whether the server could be talked to."""
+    if output.isatty():
+        edit_lines()
     with OpenAI(base_url=f"{url}/v1", api_key=api_key) as client:
         try:
             model_id = client.models.list().data[0].id
