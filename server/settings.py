@@ -158,6 +158,9 @@ class Settings(PullSettings):
         allow_inf_nan=False,
         description="Seconds that running requests get when the server is stopped.",
     )
+    stop_at_eof: bool = Field(
+        False, description="Stop when standard input ends: for a server that another program starts."
+    )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
