@@ -102,6 +102,11 @@ class ChatSettings(PullSettings):
     system: str | None = Field(None, description="System message that opens the conversation.")
     start_timeout_s: float = Field(600.0, gt=0, description="Seconds a started server may take to be ready.")
 
+    @property
+    def first_api_key(self) -> str:
+        """The key to send; a word that no server asks for where there is none."""
+        return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
+
 
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
