@@ -8,7 +8,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TextIO
 
 from openai import APIError, OpenAI
@@ -67,7 +66,7 @@ class Conversation:
 def edit_lines() -> None:
     """Give `input` the keys and the history of a line editor, where Python has one."""
     with contextlib.suppress(ImportError):
-        import_module("readline")
+        import readline  # noqa: F401, PLC0415  loading it is what changes `input`; only a chat wants that
 
 
 def converse(conversation: Conversation, read_line: Callable[[str], str] = input) -> None:
