@@ -49,12 +49,14 @@ class CacheConfig:
     """The size of the block pool.
 
     `kv_cache_bytes` None means 256 MiB on a CPU; on a GPU, what `memory_fraction` of the device's
-    memory leaves after the weights.
+    memory leaves after the weights. With `has_prefix_cache`, what a sequence computed stays for
+    others with the same beginning until its blocks are needed.
     """
 
     block_size: int = 16
     kv_cache_bytes: int | None = None
     memory_fraction: float = 0.9
+    has_prefix_cache: bool = True
 
     def __post_init__(self) -> None:
         _at_least("block_size", self.block_size, 1)

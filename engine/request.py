@@ -63,13 +63,15 @@ class Request:
     """One prompt and how to continue it, `num_choices` times independently.
 
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
-    the epoch, for logs and order only.
+    the epoch, for logs and order only. Requests share cached prefixes only where `cache_salt` is
+    the same.
     """
 
     request_id: str
     prompt_ids: tuple[int, ...] = field(repr=False)
     sampling: SamplingParams
     num_choices: int = 1
+    cache_salt: str = ""
     arrival_s: float = 0.0
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from engine.config import SchedulingConfig
 from engine.errors import StepError
 from engine.messages import Load, Updates
 from engine.plan import Chunk, StepPlan, StepResult
+from engine.scheduling.claims import Claims
 from engine.scheduling.news import News
 from engine.scheduling.sequence import Sequence, SequenceState
 
@@ -34,6 +35,7 @@ class Scheduler:
         self._running: list[Sequence] = []
         self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
         self._by_request: dict[str, tuple[Sequence, ...]] = {}
+        self._claims = Claims()
         self._num_steps = 0
 
     @property
@@ -113,8 +115,10 @@ class Scheduler:
                 self._forget_when_idle(sequence)
                 continue
             sequence.num_computed = chunk.stop
+            self._remember(sequence, chunk.start)
             self._share_prompt(sequence)
-            self._pool.roll(sequence.tables, sequence.num_computed)
+            boundaries = (sequence.shared_tokens, sequence.junction)
+            self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
             if token_ids:
                 self._append(sequence, token_ids, logprobs, news)
             if not sequence.is_finished:
@@ -143,11 +147,13 @@ class Scheduler:
         free block each is left to them, so that admission does not at once lead to preemption.
         """
         for sequence in tuple(self._waiting):
-            num_tokens = self._chunk_size(sequence, budget)
-            if num_tokens == 0 or len(self._running) >= self._config.max_running:
+            if budget == 0 or len(self._running) >= self._config.max_running:
                 return
-            if sequence.awaits_leader:
-                continue  # its prompt is being computed already
+            if sequence.awaits_leader or sequence.awaited_hash in self._claims:
+                continue  # what it needs next is being computed already
+            if not self._attach_cached(sequence):
+                continue
+            num_tokens = self._chunk_size(sequence, budget)
             stop = sequence.num_planned + num_tokens
             headroom = len(self._running) * len(sequence.tables)
             if not self._fits_beside(sequence, stop, headroom):
@@ -155,8 +161,47 @@ class Scheduler:
             self._waiting.remove(sequence)
             insort(self._running, sequence, key=_arrival)
             sequence.state = SequenceState.RUNNING
+            self._claim(sequence)
             budget -= num_tokens
             yield self._take_chunk(sequence, num_tokens)
+
+    def _attach_cached(self, sequence: Sequence) -> bool:
+        """Let a sequence without blocks begin behind what is cached of it.
+
+        False, and nothing taken, when a running sequence is computing the block that comes next.
+        """
+        if sequence.chain is None or sequence.num_computed:
+            return True
+        sequence.chain.extend(sequence.token_ids)
+        hashes = sequence.chain.hashes
+        num_cached = self._pool.attach_cached(sequence.tables, hashes, len(sequence.token_ids) - 1)
+        num_blocks = num_cached // sequence.tables[0].block_size
+        sequence.awaited_hash = hashes[num_blocks] if num_blocks < len(hashes) else None
+        if sequence.awaited_hash in self._claims:
+            self._pool.release(sequence.tables)
+            return False
+        sequence.num_computed = sequence.num_planned = num_cached
+        sequence.junction = self._pool.junction(hashes)
+        if sequence.num_cached is None:
+            sequence.num_cached = num_cached
+        self._share_prompt(sequence)
+        return True
+
+    def _claim(self, sequence: Sequence) -> None:
+        """Let others know which blocks this sequence, now running, will compute."""
+        if sequence.chain is not None:
+            first = sequence.num_computed // sequence.tables[0].block_size
+            self._claims.claim(sequence.sequence_id, sequence.chain.hashes[first:])
+
+    def _remember(self, sequence: Sequence, start: int) -> None:
+        """Make the blocks that became full since position `start` known to others."""
+        block_size = sequence.tables[0].block_size
+        first, stop = start // block_size, sequence.num_computed // block_size
+        if sequence.chain is None or first == stop:
+            return
+        sequence.chain.extend(sequence.token_ids)
+        self._pool.remember(sequence.tables, sequence.chain.hashes, first, stop)
+        self._claims.settle(sequence.sequence_id, stop - first)
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
         """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
@@ -168,7 +213,7 @@ class Scheduler:
                 max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
             )
             if missing + (headroom if self._running else 0) <= self._pool.num_free_blocks:
-                return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+                return self._pool.reserve(sequence.tables, stop)
             holder = self._youngest_waiting_holder(sequence)
             if holder is None:
                 return False
@@ -201,7 +246,7 @@ class Scheduler:
         free only with a step in flight.
         """
         stop = sequence.num_planned + num_tokens
-        while not self._pool.reserve(sequence.tables, sequence.num_computed, stop):
+        while not self._pool.reserve(sequence.tables, stop):
             victim = self._youngest_holder(sequence)
             self._preempt_when_idle(victim, ask=True)
             if victim is sequence or victim.must_preempt:
@@ -231,6 +276,7 @@ class Scheduler:
         if not sequence.must_preempt or sequence.num_steps_in_flight:
             return
         sequence.must_preempt = False
+        self._claims.withdraw(sequence.sequence_id)
         self._pool.release(sequence.tables)
         sequence.num_computed = sequence.num_planned = 0
         if sequence.state is SequenceState.RUNNING:
@@ -270,6 +316,7 @@ class Scheduler:
             return
         queue = self._running if sequence.state is SequenceState.RUNNING else self._waiting
         queue.remove(sequence)
+        self._claims.withdraw(sequence.sequence_id)
         sequence.state = SequenceState.FINISHED
         self._forget_when_idle(sequence)
 

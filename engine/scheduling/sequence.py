@@ -6,6 +6,7 @@ A record that the Scheduler alone changes. It knows no device, no queue and no o
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from engine.cache.prefix import HashChain
 from engine.cache.table import BlockTable
 from engine.plan import Chunk, Draw
 from engine.request import FinishReason, Request
@@ -30,6 +31,10 @@ class Sequence:
 
     The choices of one request share the prompt's full blocks: the first one is the `leader`, the
     others wait among its `followers` until it has computed `shared_tokens` positions.
+
+    `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
+    there when it first ran; `awaited_hash` is the block that another one was computing when it was
+    last looked at; `junction` is where it leaves what was seen before.
     """
 
     sequence_id: int
@@ -43,6 +48,10 @@ class Sequence:
     num_steps_in_flight: int = 0
     state: SequenceState = SequenceState.WAITING
     must_preempt: bool = False
+    chain: HashChain | None = field(default=None, repr=False)
+    num_cached: int | None = None
+    awaited_hash: bytes | None = None
+    junction: int = 0
     leader: "Sequence | None" = field(default=None, repr=False)
     followers: "list[Sequence]" = field(default_factory=list, repr=False)
 
@@ -112,9 +121,14 @@ class Sequence:
 
 
 def make_sequences(
-    request: Request, first_sequence_id: int, tables: list[tuple[BlockTable, ...]]
+    request: Request,
+    first_sequence_id: int,
+    tables: list[tuple[BlockTable, ...]],
+    *,
+    has_prefix_cache: bool = True,
 ) -> tuple[Sequence, ...]:
     """One waiting Sequence per choice, the later ones following the first; `tables` has one entry each."""
+    block_size = tables[0][0].block_size
     sequences = tuple(
         Sequence(
             sequence_id=first_sequence_id + choice,
@@ -122,6 +136,7 @@ def make_sequences(
             choice=choice,
             tables=own,
             token_ids=list(request.prompt_ids),
+            chain=HashChain(block_size, request.cache_salt) if has_prefix_cache else None,
         )
         for choice, own in enumerate(tables)
     )

@@ -31,9 +31,18 @@ class PoolMachine(RuleBasedStateMachine):
         spare_budget=st.integers(0, 8),
         spare_blocks=st.sampled_from([0, 0, 0, 1, 3, 12]),
         steps_in_flight=st.integers(1, 2),
+        has_prefix_cache=st.booleans(),
     )
     def start(
-        self, windows, block_size, max_chunk_tokens, max_running, spare_budget, spare_blocks, steps_in_flight
+        self,
+        windows,
+        block_size,
+        max_chunk_tokens,
+        max_running,
+        spare_budget,
+        spare_blocks,
+        steps_in_flight,
+        has_prefix_cache,
     ):
         dials = {"block_size": block_size, "max_chunk_tokens": max_chunk_tokens, "max_context": MAX_CONTEXT}
         roomy = small_layout(*windows, num_blocks=1000, **dials)
@@ -47,6 +56,7 @@ class PoolMachine(RuleBasedStateMachine):
             max_running=max_running,
             steps_in_flight=steps_in_flight,
         )
+        self.has_prefix_cache = has_prefix_cache
         self.max_chunk_tokens = max_chunk_tokens
         self.steps_in_flight = steps_in_flight
         self.scheduler = Scheduler(config, self.pool, frozenset({0}))
@@ -71,7 +81,8 @@ class PoolMachine(RuleBasedStateMachine):
             sampling=SamplingParams(max_tokens=max_tokens, seed=0),
             num_choices=n,
         )
-        made = make_sequences(request, self.next_id, [self.layout.new_tables() for _ in range(n)])
+        tables = [self.layout.new_tables() for _ in range(n)]
+        made = make_sequences(request, self.next_id, tables, has_prefix_cache=self.has_prefix_cache)
         for sequence in made:
             self.sequences[sequence.sequence_id] = sequence
             self.outputs[sequence.sequence_id] = []
@@ -123,6 +134,11 @@ class PoolMachine(RuleBasedStateMachine):
         for _ in range(2):
             self.scheduler.finish(sequence.request.request_id, sequence.choice)
         self.ended.setdefault(sequence.sequence_id, "finished")
+
+    @rule()
+    def forget_cached(self):
+        self.pool.forget_cached()
+        assert self.pool.num_evictable_blocks == 0
 
     def note(self, updates: Updates) -> None:
         tokens = iter(updates.token_ids)

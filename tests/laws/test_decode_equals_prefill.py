@@ -26,7 +26,7 @@ def test_generation_reports_the_log_probabilities_of_scoring(tmp_path, window, t
 def _score(built, token_ids, num_prompt):
     """Log-probabilities of all tokens behind the prompt, computed in one chunk by the same runner."""
     tables = built.pool.layout.new_tables()
-    assert built.pool.reserve(tables, 0, len(token_ids))
+    assert built.pool.reserve(tables, len(token_ids))
     chunk = Chunk(
         sequence_id=0,
         start=0,

@@ -24,8 +24,9 @@ class Bench:
         self.runner = FakeRunner(self.layout)
         self.next_id = 0
 
-    def add(self, prompt_length, *, max_tokens=4, n=1):
+    def add(self, prompt_length, *, max_tokens=4, n=1, salt=""):
         request = Request(
+            cache_salt=salt,
             request_id=f"r{self.next_id}",
             prompt_ids=tuple(range(1, prompt_length + 1)),
             sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True),
@@ -42,6 +43,13 @@ class Bench:
         plan = self.scheduler.plan()
         updates = self.scheduler.commit(plan, self.runner.finish(self.runner.begin(plan)))
         return {chunk.sequence_id: (chunk.start, chunk.stop) for chunk in plan.chunks}, updates
+
+
+def run_all(bench):
+    """Step until everything has ended; fail when nothing is planned though there is work."""
+    while bench.scheduler.has_work:
+        chunks, _ = bench.step()
+        assert chunks, "a step without work"
 
 
 def test_a_long_prompt_is_computed_in_chunks():
@@ -192,13 +200,6 @@ def test_blocks_of_an_ended_sequence_stay_until_its_last_step_is_committed():
     assert bench.pool.num_free_blocks == 64
 
 
-def run_all(bench):
-    """Step until everything has ended; fail when nothing is planned though there is work."""
-    while bench.scheduler.has_work:
-        chunks, _ = bench.step()
-        assert chunks, "a step without work"
-
-
 def test_waiting_choices_that_hold_a_shared_prompt_do_not_block_an_older_sequence():
     bench = Bench(None, num_blocks=12, block_size=1, max_step_tokens=64, max_chunk_tokens=4, max_running=2)
     bench.add(4, max_tokens=1, n=2)
@@ -218,6 +219,74 @@ def test_a_running_sequence_takes_no_blocks_from_an_older_waiting_one():
     assert held == [2]
     run_all(bench)
     assert follower.is_finished
+
+
+def test_a_prompt_computed_before_is_computed_from_its_last_block_on():
+    bench = Bench(None)
+    bench.add(20)
+    run_all(bench)
+    (again,) = bench.add(20)
+
+    assert bench.step()[0] == {1: (16, 20)}
+    assert again.num_cached == 16
+
+
+def test_generated_tokens_are_cached_like_the_prompt():
+    bench = Bench(None)
+    (first,) = bench.add(10, max_tokens=8)
+    run_all(bench)
+    turn = tuple(first.token_ids)
+    request = Request(
+        request_id="turn", prompt_ids=(*turn, 5, 6), sampling=SamplingParams(max_tokens=1, seed=0)
+    )
+    (second,) = make_sequences(request, 9, [bench.layout.new_tables()])
+    bench.runner.expect(9, request.prompt_ids)
+    bench.scheduler.add((second,))
+    bench.step()
+
+    assert second.num_cached == 16
+
+
+def test_a_windowed_prompt_is_found_again_long_after_it_left_the_window():
+    bench = Bench(6)
+    bench.add(20, max_tokens=40)
+    run_all(bench)
+    (again,) = bench.add(20)
+    bench.step()
+
+    assert again.num_cached == 16
+
+
+def test_identical_prompts_arriving_together_are_computed_once():
+    bench = Bench(None, max_step_tokens=64, max_chunk_tokens=8)
+    for _ in range(3):
+        bench.add(20)
+    computed = []
+    while bench.scheduler.has_work:
+        chunks, _ = bench.step()
+        computed += [chunk for chunk in chunks.values() if chunk[1] <= 20]
+
+    assert sorted(computed) == [(0, 8), (8, 16), (16, 20), (16, 20), (16, 20)]
+
+
+def test_what_one_tenant_cached_is_not_for_another():
+    bench = Bench(None)
+    bench.add(20, salt="one")
+    run_all(bench)
+    (other,) = bench.add(20, salt="two")
+    bench.step()
+
+    assert other.num_cached == 0
+
+
+def test_a_preempted_sequence_finds_what_it_had_computed():
+    bench = Bench(None, num_blocks=16)
+    (sequence,) = bench.add(20, max_tokens=8)
+    for _ in range(4):
+        bench.step()
+    bench.scheduler._preempt_when_idle(sequence, ask=True)
+
+    assert bench.step()[0][0][0] >= 16
 
 
 def _without_eos(prompt, choice, max_tokens):
