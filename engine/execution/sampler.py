@@ -14,7 +14,7 @@ def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | Non
     A greedy row takes the first of its largest logits, masked, biased and penalised. Another one
     inverts its cumulative distribution, in vocabulary order, at its uniform number.
     """
-    edited = logits if rows.edits is None else _edit(logits, rows.edits)
+    edited = logits if rows.edits is None else edit(logits, rows.edits)
     token_ids = edited.argmax(-1)  # [R]
     if rows.random_rows is not None:
         token_ids[rows.random_rows] = _draw(edited[rows.random_rows], rows)
@@ -24,7 +24,7 @@ def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | Non
     return token_ids, score(asks, token_ids[rows.scored_rows], rows.num_top)
 
 
-def _edit(logits: Tensor, edits: Edits) -> Tensor:
+def edit(logits: Tensor, edits: Edits) -> Tensor:
     """A copy of the logits after the stages that change single entries."""
     logits = logits.clone()
     if edits.allowed is not None:
@@ -42,9 +42,21 @@ def _edit(logits: Tensor, edits: Edits) -> Tensor:
     return logits
 
 
-def _draw(logits: Tensor, rows: SamplingRows) -> Tensor:
-    assert rows.temperature is not None
+def _draw(edited: Tensor, rows: SamplingRows) -> Tensor:
     assert rows.uniforms is not None
+    cumulative = distribution(edited, rows).cumsum(-1)  # [r, V]
+    total = cumulative[:, -1]
+    target = torch.minimum(rows.uniforms * total, total.nextafter(torch.zeros_like(total)))
+    # The first token whose cumulative probability exceeds the target: never one of probability 0.
+    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+
+
+def distribution(logits: Tensor, rows: SamplingRows) -> Tensor:
+    """Probabilities `[r, V]`, float64, from which the rows that are not greedy are drawn.
+
+    `logits` are those of these rows alone, masked, biased and penalised.
+    """
+    assert rows.temperature is not None
     logits = stages.scale_by_temperature(logits, rows.temperature)
     if rows.top_k is not None:
         logits = stages.keep_top_k(logits, rows.top_k)
@@ -56,8 +68,4 @@ def _draw(logits: Tensor, rows: SamplingRows) -> Tensor:
         logits = stages.keep_typical(logits, rows.typical_p)
     if rows.xtc_threshold is not None:
         logits = stages.exclude_top_choices(logits, rows.xtc_threshold)
-    cumulative = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(-1)  # [r, V]
-    total = cumulative[:, -1]
-    target = torch.minimum(rows.uniforms * total, total.nextafter(torch.zeros_like(total)))
-    # The first token whose cumulative probability exceeds the target: never one of probability 0.
-    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    return torch.softmax(logits, dim=-1, dtype=torch.float64)  # [r, V]

@@ -165,13 +165,22 @@ class Scheduler:
             yield self._take_chunk(sequence, num_tokens)
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
-        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise."""
+        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
+
+        When nothing runs, the blocks that later ones hold while they wait are free for the taking.
+        """
         num_missing = sum(
             max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
         )
         if num_missing + headroom > self._pool.num_free_blocks and self._running:
             return False
-        return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+        while not self._pool.reserve(sequence.tables, sequence.num_computed, stop):
+            holders = (other for other in reversed(self._waiting) if other.holds_blocks)
+            holder = next(holders, sequence)
+            if self._running or holder is sequence:
+                return False
+            self._preempt_when_idle(holder, ask=True)
+        return True
 
     def _chunk_size(self, sequence: Sequence, budget: int) -> int:
         """How many positions the sequence may compute next.

@@ -170,7 +170,8 @@ class Sequence:
         if self.request.sampling.prompt_logprobs is None or self.choice:
             return 0, ()
         first = max(start, self.num_scored)
-        return first, self.request.prompt_ids[first + 1 : stop + 1]
+        score_ids = self.request.prompt_ids[first + 1 : stop + 1]
+        return (first, score_ids) if score_ids else (0, ())
 
 
 def make_sequences(
