@@ -44,9 +44,11 @@ class Entries:
 
 def mask_all_but(logits: Tensor, allowed: Entries) -> None:
     """In the rows that `allowed` names, leave no other entry than those."""
-    kept = logits[allowed.rows, allowed.columns]
-    logits[allowed.rows] = -torch.inf
-    logits[allowed.rows, allowed.columns] = kept
+    is_named = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)  # [R]
+    is_named[allowed.rows] = True
+    is_masked = is_named[:, None].repeat(1, logits.shape[-1])  # [R, V]
+    is_masked[allowed.rows, allowed.columns] = False
+    logits.masked_fill_(is_masked, -torch.inf)
 
 
 def mask(logits: Tensor, banned: Entries) -> None:
