@@ -78,7 +78,7 @@ def test_scores_are_of_the_tokens_that_were_asked_about():
 
     assert [len(scores) for scores in result.scores] == [2, 1]
     assert result.scores[0].logprobs[0] - result.scores[0].logprobs[1] == pytest.approx(5.0)
-    assert result.scores[1].logprobs == pytest.approx(result.scores[0].logprobs[1:])
+    assert result.scores[1].logprobs == pytest.approx(result.scores[0].logprobs[:1])
     assert result.token_ids == ((), (10,))
 
 
