@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from engine.stream import TokenEvent as TokenEvent
     from engine.stream import TokenStream as TokenStream
     from engine.supervisor import EngineState as EngineState
-    from engine.text.detokenizer import TokenLogprob as TokenLogprob
+    from engine.text.token_logprob import TokenLogprob as TokenLogprob
 
 _HOMES = {
     "DEMO_MODEL": "engine.source",
@@ -72,7 +72,7 @@ _HOMES = {
     "StepError": "engine.errors",
     "SupervisionConfig": "engine.config",
     "TokenEvent": "engine.stream",
-    "TokenLogprob": "engine.text.detokenizer",
+    "TokenLogprob": "engine.text.token_logprob",
     "TokenStream": "engine.stream",
     "UnknownModelError": "engine.errors",
     "configure_logging": "engine.logs",

@@ -21,17 +21,18 @@ from engine.scheduling.sequence import Sequence, SequenceState
 class Scheduler:
     """The queues, and the rules by which sequences move between them.
 
-    Oldest first, always: an older sequence may take the blocks of a younger one (which is then
-    preempted: it waits, and is computed again from its first position), never the reverse. So the
-    oldest one always gets on, and since any accepted request fits into the empty pool alone, all
-    of them end.
+    Oldest first, always, within a priority and the lower priority before the higher: an earlier
+    sequence may take the blocks of a later one (which is then preempted: it waits, and is computed
+    again from its first position), never the reverse. So the earliest one always gets on, and since
+    any accepted request fits into the empty pool alone, all of them end. Below, "older" and
+    "younger" mean this order.
     """
 
     def __init__(self, config: SchedulingConfig, pool: CachePool, eos_ids: frozenset[int]) -> None:
         self._config = config
         self._pool = pool
         self._eos_ids = eos_ids
-        self._waiting: list[Sequence] = []  # in order of arrival, like _running
+        self._waiting: list[Sequence] = []  # in order of their places, like _running
         self._running: list[Sequence] = []
         self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
         self._by_request: dict[str, tuple[Sequence, ...]] = {}
@@ -58,7 +59,7 @@ class Scheduler:
         self._by_request[sequences[0].request.request_id] = sequences
         for sequence in sequences:
             self._known[sequence.sequence_id] = sequence
-            insort(self._waiting, sequence, key=_arrival)
+            insort(self._waiting, sequence, key=_place)
 
     def abort(self, request_id: str) -> None:
         """End all choices of a request without news of it; an unknown or ended one is ignored."""
@@ -107,7 +108,8 @@ class Scheduler:
         """
         news = News()
         self._num_steps += bool(plan.chunks)
-        for chunk, token_ids, logprobs in zip(plan.chunks, result.token_ids, result.logprobs, strict=True):
+        found = zip(result.token_ids, result.logprobs, result.scores, strict=True)
+        for chunk, (token_ids, logprobs, scores) in zip(plan.chunks, found, strict=True):
             sequence = self._known[chunk.sequence_id]
             sequence.num_steps_in_flight -= 1
             sequence.num_draws_in_flight -= chunk.draw is not None
@@ -119,9 +121,14 @@ class Scheduler:
             self._share_prompt(sequence)
             boundaries = (sequence.shared_tokens, sequence.junction)
             self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
-            if token_ids:
-                self._append(sequence, token_ids, logprobs, news)
-            if not sequence.is_finished:
+            sequence.num_scored += len(scores)
+            num_added, reason = sequence.append(token_ids, self._eos_ids)
+            if num_added or scores or reason is not None:
+                told, own = token_ids[:num_added], logprobs.first(num_added)
+                news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
+            if reason is not None:
+                self._end(sequence)
+            else:
                 self._preempt_when_idle(sequence)
         return news.to_updates(self.load)
 
@@ -159,7 +166,7 @@ class Scheduler:
             if not self._fits_beside(sequence, stop, headroom):
                 return
             self._waiting.remove(sequence)
-            insort(self._running, sequence, key=_arrival)
+            insort(self._running, sequence, key=_place)
             sequence.state = SequenceState.RUNNING
             self._claim(sequence)
             budget -= num_tokens
@@ -174,9 +181,10 @@ class Scheduler:
             return True
         sequence.chain.extend(sequence.token_ids)
         hashes = sequence.chain.hashes
-        num_cached = self._pool.attach_cached(sequence.tables, hashes, len(sequence.token_ids) - 1)
-        num_blocks = num_cached // sequence.tables[0].block_size
-        sequence.awaited_hash = hashes[num_blocks] if num_blocks < len(hashes) else None
+        block_size = sequence.tables[0].block_size
+        num_cached = self._pool.attach_cached(sequence.tables, hashes, sequence.max_cached_tokens)
+        has_next = num_cached + block_size <= sequence.max_cached_tokens
+        sequence.awaited_hash = hashes[num_cached // block_size] if has_next else None
         if sequence.awaited_hash in self._claims:
             self._pool.release(sequence.tables)
             return False
@@ -233,7 +241,7 @@ class Scheduler:
         return max(0, num_tokens)
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
-        chunk = sequence.next_chunk(num_tokens)
+        chunk = sequence.next_chunk(num_tokens, self._eos_ids)
         sequence.num_planned = chunk.stop
         sequence.num_steps_in_flight += 1
         sequence.num_draws_in_flight += chunk.draw is not None
@@ -261,7 +269,7 @@ class Scheduler:
     def _youngest_waiting_holder(self, sequence: Sequence) -> Sequence | None:
         """The youngest sequence that waits with blocks, if it is younger than `sequence`."""
         for waiting in reversed(self._waiting):
-            if _arrival(waiting) <= _arrival(sequence):
+            if _place(waiting) <= _place(sequence):
                 return None
             if waiting.holds_blocks:
                 return waiting
@@ -282,7 +290,7 @@ class Scheduler:
         if sequence.state is SequenceState.RUNNING:
             self._running.remove(sequence)
             sequence.state = SequenceState.WAITING
-            insort(self._waiting, sequence, key=_arrival)
+            insort(self._waiting, sequence, key=_place)
 
     def _share_prompt(self, leader: Sequence) -> None:
         """Attach the followers once the leader has computed exactly what they are to share."""
@@ -294,21 +302,6 @@ class Scheduler:
                 self._pool.attach(leader.tables, follower.tables, leader.shared_tokens)
                 follower.num_computed = follower.num_planned = leader.shared_tokens
         leader.followers = []
-
-    def _append(
-        self, sequence: Sequence, token_ids: tuple[int, ...], logprobs: tuple[float, ...], news: News
-    ) -> None:
-        """Add drawn tokens up to the one that ends the sequence, and tell of them."""
-        reason = None
-        num_kept = 0
-        for token_id in token_ids:
-            sequence.token_ids.append(token_id)
-            num_kept += 1
-            reason = sequence.finish_reason(self._eos_ids)
-            if reason is not None:
-                self._end(sequence)
-                break
-        news.add(sequence.sequence_id, token_ids[:num_kept], logprobs[:num_kept], reason)
 
     def _end(self, sequence: Sequence) -> None:
         """Take a sequence out of its queue for good; may be repeated."""
@@ -331,5 +324,5 @@ class Scheduler:
             del self._by_request[sequence.request.request_id]
 
 
-def _arrival(sequence: Sequence) -> int:
-    return sequence.sequence_id
+def _place(sequence: Sequence) -> tuple[int, int]:
+    return sequence.place

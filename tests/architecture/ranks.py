@@ -67,6 +67,7 @@ ENGINE = {
     "wheel_model": _both(0, "errors"),
     "config": _both(0, "errors"),
     "errors": _both(0),
+    "token_scores": _both(0),
     "logs": _both(0),
     "clock": _front(0),
 }
