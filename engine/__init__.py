@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from engine.supervisor import EngineState as EngineState
     from engine.text.chat_template import ChatOptions as ChatOptions
     from engine.text.chat_template import RenderedChat as RenderedChat
-    from engine.text.detokenizer import TokenLogprob as TokenLogprob
+    from engine.text.token_logprob import TokenLogprob as TokenLogprob
     from engine.text.tokenizer import Tokenizer as Tokenizer
 
 _HOMES = {
@@ -77,7 +77,7 @@ _HOMES = {
     "StepError": "engine.errors",
     "SupervisionConfig": "engine.config",
     "TokenEvent": "engine.stream",
-    "TokenLogprob": "engine.text.detokenizer",
+    "TokenLogprob": "engine.text.token_logprob",
     "TokenStream": "engine.stream",
     "Tokenizer": "engine.text.tokenizer",
     "UnknownModelError": "engine.errors",

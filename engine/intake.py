@@ -96,5 +96,4 @@ class Intake:
                 f"prompt and max_tokens are {request.max_total_tokens} tokens together; "
                 f"at most {self._layout.max_context} fit"
             )
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self._vocab_size:
-            raise RequestError(f"the prompt has token ids outside 0 to {self._vocab_size - 1}", "prompt")
+        request.refuse_foreign_ids(self._vocab_size)

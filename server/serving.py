@@ -126,7 +126,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def _serve(settings: Settings, engine: Engine, listener: socket.socket) -> int:
     host, port = listener.getsockname()[:2]
-    logger.info("listening address=http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    scheme = "http" if settings.ssl_certfile is None else "https"
+    logger.info("listening address=%s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
     await engine.start()
     from server.app import create_app  # noqa: PLC0415  slow to import; the engine loads meanwhile
 
@@ -140,5 +141,7 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket) ->
         server_header=False,
         timeout_graceful_shutdown=FLUSH_S,
         lifespan="on",
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
     )
     return await DrainingServer(config, engine, settings.drain_s).serve_until_done(listener)

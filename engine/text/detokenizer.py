@@ -11,20 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.text.token_logprob import TokenLogprob
 from engine.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
-    """One chosen token with the natural logarithm of its probability.
-
-    `text` is the token by itself: a part of a character shows as U+FFFD there, `token_bytes` is exact.
-    """
-
-    token_id: int
-    text: str
-    token_bytes: bytes
-    logprob: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.text.detokenizer import ChoiceText, Delta, StopMatcher, TokenLogprob
+from engine.text.detokenizer import ChoiceText, Delta, StopMatcher
+from engine.text.token_logprob import TokenLogprob
 from engine.text.tokenizer import Tokenizer
 from tests.support.golden_tokens import read_golden
 from tests.support.tiny_gguf import write_tokenizer_gguf
