@@ -81,8 +81,15 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
     """
     if not settings.cors_origin:
         return []
-    allowed = {"allow_origins": settings.cors_origin, "allow_methods": ["*"], "allow_headers": ["*"]}
-    return [Middleware(CORSMiddleware, **allowed, expose_headers=["x-request-id", "retry-after"])]
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    ]
 
 
 async def _on_engine_error(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 What needs the engine's tokenizer, and is done the same way by several routes. It generates nothing.
 """
 
-from engine import Engine, RenderedChat, RequestError
+from engine import ChatOptions, Engine, RenderedChat, RequestError
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
 from server.schemas.tokens import TokenizeRequest
@@ -19,19 +19,28 @@ async def render_conversation(
     """The prompt of a chat body, with the safety prompt and the truncation that it asks for."""
     options = to_chat_options(body, known_variables(engine, settings), body.reasoning_effort)
     messages = to_messages(body.messages)
-    if not body.safe_prompt:
-        rendered = await engine.render_chat(messages, options)
+    if body.safe_prompt:
+        rendered = await _render_safe(engine, messages, options)
     else:
-        try:
-            rendered = await engine.render_chat(with_safe_prompt(messages, "system"), options)
-        except RequestError:
-            rendered = None  # the template knows no system message
-        if rendered is None or SAFE_PROMPT not in rendered.text:
-            rendered = await engine.render_chat(with_safe_prompt(messages, "user"), options)
+        rendered = await engine.render_chat(messages, options)
     kept = truncated(rendered.token_ids, body.truncate_prompt_tokens)
     if len(kept) == len(rendered.token_ids):
         return rendered
     return RenderedChat(text=engine.decode(kept, skip_special_tokens=False), token_ids=kept)
+
+
+async def _render_safe(
+    engine: Engine, messages: list[dict[str, object]], options: ChatOptions
+) -> RenderedChat:
+    """With the safety prompt as a system message, or in a user's where the template shows no system."""
+    try:
+        rendered = await engine.render_chat(with_safe_prompt(messages, "system"), options)
+    except RequestError:
+        pass
+    else:
+        if SAFE_PROMPT in rendered.text:
+            return rendered
+    return await engine.render_chat(with_safe_prompt(messages, "user"), options)
 
 
 async def render_for_tokenize(engine: Engine, settings: Settings, body: TokenizeRequest) -> tuple[int, ...]:
@@ -55,7 +64,11 @@ async def read_prompts(engine: Engine, body: CompletionRequest) -> list[Prompt]:
 async def _read_prompt(engine: Engine, body: CompletionRequest, given: str | list[int]) -> Prompt:
     adds_special = body.add_special_tokens is not False and not body.suffix
     is_text = isinstance(given, str)
-    whole = await engine.encode(given, add_special_tokens=adds_special) if isinstance(given, str) else tuple(given)
+    whole = (
+        await engine.encode(given, add_special_tokens=adds_special)
+        if isinstance(given, str)
+        else tuple(given)
+    )
     if body.suffix:
         whole = infilled(whole, body.suffix, engine.tokenizer)
     kept = truncated(whole, body.truncate_prompt_tokens)

@@ -99,9 +99,7 @@ class ChatTemplate:
         except TemplateError as error:
             raise CheckpointError(f"the checkpoint's chat template is malformed: {error}") from error
 
-    def render(
-        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
-    ) -> str:
+    def render(self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None) -> str:
         """The prompt up to where the assistant's answer begins, or goes on.
 
         Raises RequestError with the template's own words when it refuses the messages.

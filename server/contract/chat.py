@@ -18,7 +18,12 @@ MESSAGE = (
 )
 
 TEMPLATE = (
-    works("chat_template_kwargs", {}, "More variables for the chat template, which has to use them.", source=PEERS),
+    works(
+        "chat_template_kwargs",
+        {},
+        "More variables for the chat template, which has to use them.",
+        source=PEERS,
+    ),
     works("add_generation_prompt", True, "Open the assistant's answer; true if left out.", source=PEERS),
     works(
         "continue_final_message",
@@ -30,7 +35,9 @@ TEMPLATE = (
     works("add_special_tokens", False, "Add the model's own tokens to those of the template.", source=PEERS),
     works("reasoning_effort", "none", "Passed to chat templates that use it; others take none only."),
     works("safe_prompt", True, "Put the safety prompt of the Mistral 7B paper in front.", source="Mistral"),
-    refused("chat_template", "{{ 1 }}", "Templates are foreign code; set one with --chat-template.", source=PEERS),
+    refused(
+        "chat_template", "{{ 1 }}", "Templates are foreign code; set one with --chat-template.", source=PEERS
+    ),
     refused("documents", [{}], "No retrieval here; write documents into the messages.", source=PEERS),
 )
 

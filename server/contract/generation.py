@@ -25,7 +25,9 @@ SAMPLING = (
     works("xtc_threshold", 0.1, "Least probability of the tokens that XTC may drop.", source=PEERS),
     works("logit_bias", {"5": -10}, "Added to the logits of token ids, given as string keys; -100 to 100."),
     works("allowed_token_ids", [5, 6], "Only these tokens may be drawn.", source=PEERS),
-    works("bad_words", ["xyz"], "Words that are never completed, as the tokens they encode to.", source=PEERS),
+    works(
+        "bad_words", ["xyz"], "Words that are never completed, as the tokens they encode to.", source=PEERS
+    ),
     works("seed", 7, "The same seed and parameters give the same answer; random if left out."),
 )
 
@@ -39,14 +41,18 @@ ENDING = (
 )
 
 OUTPUT = (
-    works("skip_special_tokens", False, "Leave special tokens out of the text; true if left out.", source=PEERS),
+    works(
+        "skip_special_tokens", False, "Leave special tokens out of the text; true if left out.", source=PEERS
+    ),
     works(
         "spaces_between_special_tokens",
         False,
         "Put a space between neighbouring special tokens that are shown; true if left out.",
         source=PEERS,
     ),
-    works("prompt_logprobs", 1, "Score the prompt, with this many alternatives for each token.", source=PEERS),
+    works(
+        "prompt_logprobs", 1, "Score the prompt, with this many alternatives for each token.", source=PEERS
+    ),
     works("return_token_ids", True, "Add token_ids and prompt_token_ids to the answer.", source=PEERS),
     works("stream", True, "Answer with server-sent events."),
     works("stream_options", {"include_usage": True}, "Only with stream.", stream=True),
@@ -83,6 +89,11 @@ COMPLETIONS = (
     works("echo", True, "Begin the text, and the log-probabilities where asked for, with the prompt."),
     works("best_of", 2, "Generate this many choices and answer the n of highest mean log-probability."),
     works("suffix", "b", "Text after the gap; for models with fill-in-the-middle tokens, else refused."),
-    works("add_special_tokens", False, "Put the model's own tokens around a text; true if left out.", source=PEERS),
+    works(
+        "add_special_tokens",
+        False,
+        "Put the model's own tokens around a text; true if left out.",
+        source=PEERS,
+    ),
     refused("response_format", {"type": "json_object"}, "Structured output is not built yet.", source=PEERS),
 )

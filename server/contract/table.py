@@ -16,9 +16,13 @@ _TEMPLATE = tuple(
 TOKENIZE = (
     _MODEL,
     works("prompt", "Hi", "Text to encode; this or messages.", source=PEERS),
-    works("messages", [{"role": "user", "content": "Hi"}], "A conversation, as its chat prompt.", source=PEERS),
+    works(
+        "messages", [{"role": "user", "content": "Hi"}], "A conversation, as its chat prompt.", source=PEERS
+    ),
     *MESSAGE,
-    works("add_special_tokens", False, "Add the model's own tokens; true for a text if left out.", source=PEERS),
+    works(
+        "add_special_tokens", False, "Add the model's own tokens; true for a text if left out.", source=PEERS
+    ),
     works("return_token_strs", True, "Add the text of each token.", source=PEERS),
     *_TEMPLATE,
 )

@@ -13,9 +13,7 @@ router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models", responses=answers_with())
-async def list_models(
-    request: Request, engine: EngineDep, settings: SettingsDep, _: CallerDep
-) -> ModelList:
+async def list_models(request: Request, engine: EngineDep, settings: SettingsDep, _: CallerDep) -> ModelList:
     """List the served models."""
     names = served_names(engine, settings)
     return ModelList(object="list", data=[_model(name, request) for name in names])

@@ -118,7 +118,9 @@ class ResponseFormat(WireModel):
         kind = body.get("type") if isinstance(body, dict) else None
         if kind in ("json_object", "json_schema"):
             raise PydanticCustomError(
-                UNSUPPORTED_PARAMETER, "'response_format' of type '{kind}' is not supported yet", {"kind": kind}
+                UNSUPPORTED_PARAMETER,
+                "'response_format' of type '{kind}' is not supported yet",
+                {"kind": kind},
             )
         return body
 

@@ -146,9 +146,7 @@ class WireModel(BaseModel):
         return {name: value for name, value in body.items() if name not in cls.REFUSED}
 
 
-def unknown_fields(
-    piece: WireModel, location: tuple[str | int, ...] = ()
-) -> Iterator[tuple[str | int, ...]]:
+def unknown_fields(piece: WireModel, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Where `piece` and the pieces in it have fields that nobody knows."""
     yield from ((*location, name) for name in piece.model_extra or ())
     for name in type(piece).model_fields:

@@ -87,7 +87,9 @@ class CompletionRequest(GenerationBody):
     @model_validator(mode="after")
     def _check_no_tokens(self) -> Self:
         if self.max_tokens == 0 and not self.scores_prompt:
-            raise invalid("max_tokens", "'max_tokens' is 0, which needs echo or prompt_logprobs; it must be at least 1")
+            raise invalid(
+                "max_tokens", "'max_tokens' is 0, which needs echo or prompt_logprobs; it must be at least 1"
+            )
         return self
 
     @model_validator(mode="after")

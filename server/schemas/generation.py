@@ -34,7 +34,9 @@ Words = Annotated[list[Word], Field(max_length=MAX_WORDS)]
 def _check_bias_keys(biases: dict[str, float]) -> dict[str, float]:
     for key in biases:
         if not _TOKEN_ID.fullmatch(key):
-            raise invalid("logit_bias", f"'logit_bias' has the key {key[:40]!r}; keys are token ids, as '50256'")
+            raise invalid(
+                "logit_bias", f"'logit_bias' has the key {key[:40]!r}; keys are token ids, as '50256'"
+            )
     return biases
 
 

@@ -40,7 +40,8 @@ def to_chat_options(
     unread = sorted(set(variables) - known) if known is not None else []
     if unread:
         raise RequestError(
-            f"the model's chat template does not read {unread[0][:60]!r}; leave it out", "chat_template_kwargs"
+            f"the model's chat template does not read {unread[0][:60]!r}; leave it out",
+            "chat_template_kwargs",
         )
     if reasoning_effort is not None:
         if known is None or "reasoning_effort" in known:

@@ -86,7 +86,12 @@ class ShownChoices:
         return completion_logprobs(both, places, opening=prompt.opening, num_top=self._num_top)
 
     def extras(
-        self, prompt: Prompt, of_prompt: Sequence[TokenLogprob | None], token_ids: Sequence[int], *, is_first: bool
+        self,
+        prompt: Prompt,
+        of_prompt: Sequence[TokenLogprob | None],
+        token_ids: Sequence[int],
+        *,
+        is_first: bool,
     ) -> dict[str, object]:
         """The fields beyond OpenAI's, where the body asked for them."""
         told: dict[str, object] = {}
@@ -217,7 +222,7 @@ class CompletionFold:
             {
                 "index": 0,
                 "text": self._shown.text(prompt, gathered.text, is_first=True),
-                "logprobs": None if told is None else Logprobs.model_construct(**told),
+                "logprobs": None if told is None else Logprobs.model_validate(told),
                 "finish_reason": gathered.finish_reason.value,
                 **extras,
             }

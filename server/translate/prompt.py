@@ -41,7 +41,9 @@ class Prompt:
     opening: bytes = b""
 
 
-def echoed(token_ids: Sequence[int], text: str | None, vocabulary: Vocabulary, *, skips_special: bool) -> Prompt:
+def echoed(
+    token_ids: Sequence[int], text: str | None, vocabulary: Vocabulary, *, skips_special: bool
+) -> Prompt:
     """A prompt that the answer repeats; `text` None means the one that its ids spell."""
     shown = vocabulary.decode(token_ids, skip_special_tokens=skips_special) if text is None else text
     return Prompt(
@@ -67,7 +69,9 @@ def _offsets(token_ids: Sequence[int], text: str, vocabulary: Vocabulary) -> tup
     for token_id in token_ids:
         starts.append(here)
         spelled = vocabulary.token_bytes(token_id)
-        if token_id not in vocabulary.special_ids or text.startswith(spelled.decode("utf-8", "replace"), here):
+        if token_id not in vocabulary.special_ids or text.startswith(
+            spelled.decode("utf-8", "replace"), here
+        ):
             here += len(decoder.decode(spelled))
     surplus = max(0, here - len(text))
     return tuple(min(max(0, start - surplus), len(text)) for start in starts)

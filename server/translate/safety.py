@@ -19,7 +19,11 @@ def with_safe_prompt(messages: Sequence[Mapping[str, object]], role: str) -> lis
     know no system.
     """
     copies = [dict(message) for message in messages]
-    if any(SAFE_PROMPT in str(message.get("content")) for message in copies if message["role"] in ("system", role)):
+    if any(
+        SAFE_PROMPT in str(message.get("content"))
+        for message in copies
+        if message["role"] in ("system", role)
+    ):
         return copies
     first = next((message for message in copies if message["role"] == role), None)
     if first is None or (role == "system" and first is not copies[0]):

@@ -37,13 +37,13 @@ class TextFold:
 
 def test_another_model_is_unknown(engine: FakeEngine):
     with pytest.raises(UnknownModelError, match=f"serves '{MODEL_ID}'"):
-        require_model(engine, "other")
+        require_model(engine, Settings(), "other")
 
 
 def test_a_model_that_is_not_loaded_is_unavailable(engine: FakeEngine):
     engine.card, engine.detail = None, "loading weights 43%"
     with pytest.raises(EngineUnavailableError, match="43%"):
-        require_card(engine, MODEL_ID)
+        require_card(engine, Settings(), MODEL_ID)
 
 
 def test_why_an_engine_is_unavailable_names_its_state(engine: FakeEngine):
@@ -61,7 +61,7 @@ def test_more_choices_than_places_are_refused():
 
 
 def test_tickets_differ_in_id_and_seed():
-    first, second = (new_ticket("chatcmpl", CARD, CALLER) for _ in range(2))
+    first, second = (new_ticket("chatcmpl", CARD, CALLER, "name") for _ in range(2))
 
     assert first.answer_id != second.answer_id
     assert first.seed != second.seed

@@ -37,7 +37,7 @@ LIKELY = st.sampled_from([None, True, False, 0, 1, 2, 0.5, "", "a", [], ["a"], {
 
 def bodies(fixed: dict, model: type, **likely) -> st.SearchStrategy:
     """Bodies that are right but for some fields, which are likely values or anything at all."""
-    names = sorted(set(model.model_fields) | set(model.UNBUILT))
+    names = sorted(set(model.model_fields) | set(model.REFUSED))
     changed = st.dictionaries(st.sampled_from(names) | TEXT, LIKELY | JSON, max_size=4)
     sensible = st.fixed_dictionaries({}, optional=likely)
     return st.builds(lambda some, more: {**fixed, **some, **more}, sensible, changed)

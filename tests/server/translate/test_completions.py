@@ -6,11 +6,14 @@ from engine import FinishReason
 from server.schemas.completions import CompletionChunk, CompletionRequest
 from server.translate.completions import CompletionChunks, CompletionFold, to_requests
 from server.translate.generation import Ticket
+from server.translate.prompt import Prompt
 from tests.server.translate.test_chat import chunks_of
-from tests.server.translate.test_generation import event
+from tests.server.translate.test_generation import event, plain_usage
+from tests.support.fake_engine import FakeTokenizer
 
 TICKET = Ticket(answer_id="cmpl-1", created_s=5.0, model_id="m", fingerprint="fp_1", seed=77)
-PROMPTS = [(1, 2, 3), (4,)]
+PROMPTS = [Prompt(token_ids=(1, 2, 3)), Prompt(token_ids=(4,))]
+ENCODER = FakeTokenizer({}, frozenset())
 
 
 def read(**fields: object) -> CompletionRequest:
@@ -30,20 +33,20 @@ def folded(body: CompletionRequest, *events) -> dict:
 
 
 def test_each_prompt_is_a_request_of_its_own():
-    requests = to_requests(read(n=3, logprobs=0), PROMPTS, TICKET)
+    requests = to_requests(read(n=3, logprobs=0), PROMPTS, TICKET, ENCODER)
 
     assert [request.request_id for request in requests] == ["cmpl-1-0", "cmpl-1-1"]
-    assert [request.prompt_ids for request in requests] == PROMPTS
+    assert [request.prompt_ids for request in requests] == [(1, 2, 3), (4,)]
     assert all(request.num_choices == 3 and request.sampling.logprobs for request in requests)
 
 
 def test_without_a_limit_an_answer_has_sixteen_tokens():
-    assert to_requests(read(), PROMPTS, TICKET)[0].sampling.max_tokens == 16
-    assert to_requests(read(max_tokens=9), PROMPTS, TICKET)[0].sampling.max_tokens == 9
+    assert to_requests(read(), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 16
+    assert to_requests(read(max_tokens=9), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 9
 
 
 def test_without_logprobs_none_are_asked_for():
-    assert not to_requests(read(), PROMPTS, TICKET)[0].sampling.logprobs
+    assert not to_requests(read(), PROMPTS, TICKET, ENCODER)[0].sampling.logprobs
 
 
 def test_choices_are_numbered_prompt_by_prompt():
@@ -71,7 +74,7 @@ def test_usage_comes_last_and_is_null_before():
     chunks = streamed(body, (0, event("a", count=2)), (1, event("b", count=3)))
 
     assert [chunk["usage"] for chunk in chunks[:-1]] == [None, None]
-    assert chunks[-1]["usage"] == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
+    assert plain_usage(chunks[-1]) == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
 
 
 def test_offsets_go_on_from_chunk_to_chunk():
