@@ -53,9 +53,13 @@ def works(
     )
 
 
-def hint(name: str, example: object, note: str = "Accepted, without effect.") -> ContractField:
+def hint(
+    name: str, example: object, note: str = "Accepted, without effect.", **companions: object
+) -> ContractField:
     """A field that OpenAI documents as having no effect on the answer itself."""
-    return ContractField(name=name, status=Status.HINT, note=note, example=example)
+    return ContractField(
+        name=name, status=Status.HINT, note=note, example=example, companions=tuple(companions.items())
+    )
 
 
 def refused(

@@ -62,7 +62,7 @@ OUTPUT = (
         "End with a chunk that tells the usage.",
         stream=True,
     ),
-    hint("stream_options.include_obfuscation", {"include_obfuscation": False}),
+    hint("stream_options.include_obfuscation", {"include_obfuscation": False}, stream=True),
     works(
         "stream_options.continuous_usage_stats",
         {"include_usage": True, "continuous_usage_stats": True},
