@@ -6,6 +6,7 @@ This module knows nothing of the engine.
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from openai.types import Completion, CompletionChoice
+from openai.types.completion_choice import Logprobs
 from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, model_validator
 
 from server.contract.fields import ContractField
@@ -99,9 +100,17 @@ class CompletionRequest(GenerationBody):
         return self
 
 
+class EchoedLogprobs(Logprobs):
+    """Log-probabilities that may begin with a prompt, whose first token has none."""
+
+    token_logprobs: list[float | None] | None = None  # type: ignore[assignment]  # null on the wire
+    top_logprobs: list[dict[str, float] | None] | None = None  # type: ignore[assignment]  # null on the wire
+
+
 class CompletionAnswerChoice(CompletionChoice):
     """A choice of a whole answer; the added fields only where the request asked."""
 
+    logprobs: EchoedLogprobs | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are

@@ -7,8 +7,6 @@ Pure functions and folds, without input or output.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from openai.types.completion_choice import Logprobs
-
 from engine import Request, TokenEvent, TokenLogprob
 from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
 from server.translate.generation import (
@@ -222,7 +220,7 @@ class CompletionFold:
             {
                 "index": 0,
                 "text": self._shown.text(prompt, gathered.text, is_first=True),
-                "logprobs": None if told is None else Logprobs.model_validate(told),
+                "logprobs": told,
                 "finish_reason": gathered.finish_reason.value,
                 **extras,
             }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from engine.errors import RequestError
+from engine.errors import CheckpointError, RequestError
 from engine.text.tokenizer import Tokenizer
 from tests.support.awkward_texts import AWKWARD_TEXTS
 from tests.support.golden_tokens import read_golden
@@ -170,3 +170,25 @@ def test_the_front_half_loads_neither_torch_nor_transformers() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_template_file_takes_the_place_of_the_checkpoints_own(tmp_path: Path) -> None:
+    write_tiny_tokenizer(tmp_path)
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ messages[0].content }}{{ mood }}")
+    tokenizer = Tokenizer.load(tmp_path, chat_template=template)
+
+    assert tokenizer.render_chat([{"role": "user", "content": "hi"}]).text == "hi"
+    assert tokenizer.template_variables == {"mood"}
+
+
+def test_a_template_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_tiny_tokenizer(tmp_path)
+
+    with pytest.raises(CheckpointError, match=r"nowhere\.jinja"):
+        Tokenizer.load(tmp_path, chat_template=tmp_path / "nowhere.jinja")
+
+
+def test_a_token_is_found_by_its_spelling(tiny: Tokenizer) -> None:
+    assert tiny.find("<|im_start|>") == IM_START_ID
+    assert tiny.find("<|fim_prefix|>") is None

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -7,7 +8,7 @@ from server.schemas.chat import ChatChunk, ChatCompletionRequest
 from server.translate.chat import ChatChunks, ChatFold, to_messages, to_request
 from server.translate.generation import Ticket
 from tests.server.translate.test_generation import event, plain_usage
-from tests.support.fake_engine import FakeTokenizer
+from tests.support.fake_engine import FakeTokenizer, scored
 
 TICKET = Ticket(answer_id="chatcmpl-1", created_s=5.0, model_id="m", fingerprint="fp_1", seed=77)
 PROMPT_IDS = (1, 2, 3)
@@ -202,3 +203,52 @@ def test_a_whole_answer_has_no_more_than_was_asked_for():
         "logprobs": None,
         "finish_reason": "stop",
     }
+
+
+SCORES = (None, scored("b", -0.5), scored("c", -0.5))
+
+
+def test_alternatives_are_asked_for_and_told():
+    body = read(logprobs=True, top_logprobs=2)
+    end = event("é", finish_reason=FinishReason.STOP)
+    end = replace(end, logprobs=(scored("é", -1.0, 2),))
+    answer = folded(body, end)
+
+    assert requested(body, max_context=10).sampling.num_top_logprobs == 2
+    (entry,) = answer["choices"][0]["logprobs"]["content"]
+    assert [other["token"] for other in entry["top_logprobs"]] == ["A", "B"]
+    assert entry["top_logprobs"][0]["bytes"] == [65]
+
+
+def test_scores_of_the_prompt_come_where_asked_for():
+    body = read(prompt_logprobs=0)
+    end = event("x", finish_reason=FinishReason.STOP, prompt_logprobs=SCORES)
+    answer, chunks = folded(body, end), streamed(body, end)
+
+    assert [list(entry or ()) for entry in answer["prompt_logprobs"]] == [[], ["98"], ["99"]]
+    assert chunks[0]["prompt_logprobs"] == answer["prompt_logprobs"]
+    assert all("prompt_logprobs" not in chunk for chunk in chunks[1:])
+
+
+def test_scores_come_although_another_choice_began():
+    chunks = streamed(read(prompt_logprobs=0, n=2), event("a", choice=1), event("b", prompt_logprobs=SCORES))
+
+    assert sum("prompt_logprobs" in chunk for chunk in chunks) == 1
+
+
+def test_usage_may_be_told_in_every_chunk():
+    body = read(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    chunks = streamed(body, event("a", count=1), event("b", count=2))
+
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 1, 2, 2]
+
+
+def test_usage_has_its_details():
+    usage = folded(read(), event("a", finish_reason=FinishReason.STOP))["usage"]
+
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 0
+
+
+def test_the_priority_reaches_the_engine():
+    assert requested(read(priority=-3), max_context=10).priority == -3
