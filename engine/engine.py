@@ -27,7 +27,7 @@ from engine.request import Request
 from engine.stream import TokenStream
 from engine.supervisor import EngineState, Supervisor
 from engine.text.chat_template import ChatOptions, RenderedChat
-from engine.text.detokenizer import ChoiceText
+from engine.text.detokenizer import ChoiceText, TextRules
 from engine.text.tokenizer import Tokenizer
 from engine.text.tokenizer_threads import TokenizerThreads
 
@@ -179,8 +179,9 @@ class Engine:
             raise self._unavailable()
         self._refuse_misfit(request, card)
         self._refuse_overload(request)
-        tokenizer, stop = self._require_tokenizer(), request.sampling.stop
-        texts = [ChoiceText(tokenizer, stop, frozenset(card.eos_ids)) for _ in range(request.num_choices)]
+        tokenizer = self._require_tokenizer()
+        rules = TextRules.of(request.sampling, tokenizer.special_ids, frozenset(card.eos_ids))
+        texts = [ChoiceText(tokenizer, rules) for _ in range(request.num_choices)]
         opened = self._requests.open(request, texts, self._supervisor.post)
         try:
             await self._supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
@@ -196,13 +197,7 @@ class Engine:
             raise RequestError(
                 f"request id {request.request_id!r} is under way; ids must differ", "request_id"
             )
-        lowest, highest = min(request.prompt_ids), max(request.prompt_ids)
-        if lowest < 0 or highest >= card.vocab_size:
-            wrong = lowest if lowest < 0 else highest
-            last = card.vocab_size - 1
-            raise RequestError(
-                f"token id {wrong} is not in the vocabulary; ids go from 0 to {last}", "prompt"
-            )
+        request.refuse_foreign_ids(card.vocab_size)
         if request.max_total_tokens > card.max_context:
             raise ContextLengthError(
                 f"This model's maximum context length is {card.max_context} tokens, but "

@@ -106,6 +106,21 @@ class SamplingParams:
             or any(len(word) > 1 for word in self.bad_words_ids)
         )
 
+    def history_start(self, num_prompt: int, num_tokens: int) -> int:
+        """First of the `num_tokens` positions so far whose token the next draw depends on.
+
+        It is `num_tokens` when there is none; the first `num_prompt` tokens are the prompt's.
+        """
+        start = num_tokens
+        if self.presence_penalty or self.frequency_penalty:
+            start = num_prompt
+        if self.dry_multiplier:
+            start = min(start, num_tokens - self.dry_range if self.dry_range else 0)
+        if self.repetition_penalty != 1.0:
+            start = 0
+        longest = max(map(len, self.bad_words_ids), default=1)
+        return max(0, min(start, num_tokens - longest + 1))
+
     def named_ids(self) -> dict[str, tuple[int, ...]]:
         """Every token id in the parameters, by the parameter's name on the wire."""
         return {
@@ -206,9 +221,9 @@ _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "typical_p": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "presence_penalty": (lambda value: -2 <= value <= 2, "from -2 to 2"),
     "frequency_penalty": (lambda value: -2 <= value <= 2, "from -2 to 2"),
-    "repetition_penalty": (lambda value: 0 < value < inf, "above 0 and finite"),
+    "repetition_penalty": (lambda value: 0.01 <= value <= 100, "from 0.01 to 100; 1 is off"),
     "dry_multiplier": (lambda value: 0 <= value < inf, "0 (off) or more, and finite"),
-    "dry_base": (lambda value: 1 <= value < inf, "at least 1 and finite"),
+    "dry_base": (lambda value: 1 <= value <= 1000, "from 1 to 1000"),
     "dry_allowed_length": (lambda value: value >= 0, "0 or more"),
     "dry_range": (lambda value: value >= 0, "0 (the whole context) or more"),
     "xtc_probability": (lambda value: 0 <= value <= 1, "from 0 (off) to 1"),

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from engine import Engine, EngineError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
-from server.middleware import LimitBody, RequestId, RequireKey
+from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
 from server.routes import chat, completions, contract, health, models, tokens
 from server.settings import Settings
 
@@ -53,9 +53,8 @@ def create_app(
         version="1",
         lifespan=lifespan,
         redirect_slashes=False,
-        root_path=settings.root_path,
-        root_path_in_servers=False,
         middleware=[
+            Middleware(UnderRoot, root_path=settings.root_path),
             Middleware(RequestId),
             *_cross_origin(settings),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),

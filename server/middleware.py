@@ -1,7 +1,7 @@
 """What every request passes before it reaches a route, as plain ASGI: id, key, size.
 
 Plain, because wrapping middlewares hide from a route that its client has gone. From the outside in:
-`RequestId`, `RequireKey`, `LimitBody`. None of them knows a route.
+`UnderRoot`, `RequestId`, `RequireKey`, `LimitBody`. None of them knows a route.
 """
 
 import logging
@@ -23,6 +23,20 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 logger = logging.getLogger(__name__)
+
+
+class UnderRoot:
+    """Tells all behind it under which path a proxy shows the server, whether or not the proxy cuts it off."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if self._root_path and scope["type"] == "http":
+            scope["root_path"] = self._root_path
+        await self._app(scope, receive, send)
 
 
 class RequestId:

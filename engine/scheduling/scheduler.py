@@ -20,17 +20,18 @@ from engine.scheduling.sequence import Sequence, SequenceState
 class Scheduler:
     """The queues, and the rules by which sequences move between them.
 
-    Oldest first, always: an older sequence may take the blocks of a younger one (which is then
-    preempted: it waits, and is computed again from its first position), never the reverse. So the
-    oldest one always gets on, and since any accepted request fits into the empty pool alone, all
-    of them end.
+    Oldest first, always, within a priority and the lower priority before the higher: an earlier
+    sequence may take the blocks of a later one (which is then preempted: it waits, and is computed
+    again from its first position), never the reverse. So the earliest one always gets on, and since
+    any accepted request fits into the empty pool alone, all of them end. Below, "older" and
+    "younger" mean this order.
     """
 
     def __init__(self, config: SchedulingConfig, pool: CachePool, eos_ids: frozenset[int]) -> None:
         self._config = config
         self._pool = pool
         self._eos_ids = eos_ids
-        self._waiting: list[Sequence] = []  # in order of arrival, like _running
+        self._waiting: list[Sequence] = []  # in order of their places, like _running
         self._running: list[Sequence] = []
         self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
         self._by_request: dict[str, tuple[Sequence, ...]] = {}
@@ -56,7 +57,7 @@ class Scheduler:
         self._by_request[sequences[0].request.request_id] = sequences
         for sequence in sequences:
             self._known[sequence.sequence_id] = sequence
-            insort(self._waiting, sequence, key=_arrival)
+            insort(self._waiting, sequence, key=_place)
 
     def abort(self, request_id: str) -> None:
         """End all choices of a request without news of it; an unknown or ended one is ignored."""
@@ -104,7 +105,8 @@ class Scheduler:
         """
         news = News()
         self._num_steps += bool(plan.chunks)
-        for chunk, token_ids, logprobs in zip(plan.chunks, result.token_ids, result.logprobs, strict=True):
+        found = zip(result.token_ids, result.logprobs, result.scores, strict=True)
+        for chunk, (token_ids, logprobs, scores) in zip(plan.chunks, found, strict=True):
             sequence = self._known[chunk.sequence_id]
             sequence.num_steps_in_flight -= 1
             sequence.num_draws_in_flight -= chunk.draw is not None
@@ -114,9 +116,14 @@ class Scheduler:
             sequence.num_computed = chunk.stop
             self._share_prompt(sequence)
             self._pool.roll(sequence.tables, sequence.num_computed)
-            if token_ids:
-                self._append(sequence, token_ids, logprobs, news)
-            if not sequence.is_finished:
+            sequence.num_scored += len(scores)
+            num_added, reason = sequence.append(token_ids, self._eos_ids)
+            if num_added or scores or reason is not None:
+                told, own = token_ids[:num_added], logprobs.first(num_added)
+                news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
+            if reason is not None:
+                self._end(sequence)
+            else:
                 self._preempt_when_idle(sequence)
         return news.to_updates(self.load)
 
@@ -152,19 +159,28 @@ class Scheduler:
             if not self._fits_beside(sequence, stop, headroom):
                 return
             self._waiting.remove(sequence)
-            insort(self._running, sequence, key=_arrival)
+            insort(self._running, sequence, key=_place)
             sequence.state = SequenceState.RUNNING
             budget -= num_tokens
             yield self._take_chunk(sequence, num_tokens)
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
-        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise."""
+        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
+
+        When nothing runs, the blocks that later ones hold while they wait are free for the taking.
+        """
         num_missing = sum(
             max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
         )
         if num_missing + headroom > self._pool.num_free_blocks and self._running:
             return False
-        return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+        while not self._pool.reserve(sequence.tables, sequence.num_computed, stop):
+            holders = (other for other in reversed(self._waiting) if other.holds_blocks)
+            holder = next(holders, sequence)
+            if self._running or holder is sequence:
+                return False
+            self._preempt_when_idle(holder, ask=True)
+        return True
 
     def _chunk_size(self, sequence: Sequence, budget: int) -> int:
         """How many positions the sequence may compute next.
@@ -180,7 +196,7 @@ class Scheduler:
         return max(0, num_tokens)
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
-        chunk = sequence.next_chunk(num_tokens)
+        chunk = sequence.next_chunk(num_tokens, self._eos_ids)
         sequence.num_planned = chunk.stop
         sequence.num_steps_in_flight += 1
         sequence.num_draws_in_flight += chunk.draw is not None
@@ -221,7 +237,7 @@ class Scheduler:
         if sequence.state is SequenceState.RUNNING:
             self._running.remove(sequence)
             sequence.state = SequenceState.WAITING
-            insort(self._waiting, sequence, key=_arrival)
+            insort(self._waiting, sequence, key=_place)
 
     def _share_prompt(self, leader: Sequence) -> None:
         """Attach the followers once the leader has computed exactly what they are to share."""
@@ -233,21 +249,6 @@ class Scheduler:
                 self._pool.attach(leader.tables, follower.tables, leader.shared_tokens)
                 follower.num_computed = follower.num_planned = leader.shared_tokens
         leader.followers = []
-
-    def _append(
-        self, sequence: Sequence, token_ids: tuple[int, ...], logprobs: tuple[float, ...], news: News
-    ) -> None:
-        """Add drawn tokens up to the one that ends the sequence, and tell of them."""
-        reason = None
-        num_kept = 0
-        for token_id in token_ids:
-            sequence.token_ids.append(token_id)
-            num_kept += 1
-            reason = sequence.finish_reason(self._eos_ids)
-            if reason is not None:
-                self._end(sequence)
-                break
-        news.add(sequence.sequence_id, token_ids[:num_kept], logprobs[:num_kept], reason)
 
     def _end(self, sequence: Sequence) -> None:
         """Take a sequence out of its queue for good; may be repeated."""
@@ -269,5 +270,5 @@ class Scheduler:
             del self._by_request[sequence.request.request_id]
 
 
-def _arrival(sequence: Sequence) -> int:
-    return sequence.sequence_id
+def _place(sequence: Sequence) -> tuple[int, int]:
+    return sequence.place

@@ -68,6 +68,7 @@ ENGINE = {
     "gguf_metadata": _both(0, "errors"),
     "config": _both(0, "errors"),
     "errors": _both(0),
+    "token_scores": _both(0),
     "logs": _both(0),
     "clock": _front(0),
 }

@@ -21,12 +21,13 @@ class Bench:
         self.runner = FakeRunner(self.layout)
         self.next_id = 0
 
-    def add(self, prompt_length, *, max_tokens=4, n=1):
+    def add(self, prompt_length, *, max_tokens=4, n=1, priority=0, **sampling):
         request = Request(
             request_id=f"r{self.next_id}",
             prompt_ids=tuple(range(1, prompt_length + 1)),
-            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True),
+            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True, **sampling),
             num_choices=n,
+            priority=priority,
         )
         made = make_sequences(request, self.next_id, [self.layout.new_tables() for _ in range(n)])
         for sequence in made:
@@ -187,6 +188,64 @@ def test_blocks_of_an_ended_sequence_stay_until_its_last_step_is_committed():
     assert bench.pool.num_free_blocks == 63
     bench.scheduler.commit(second, bench.runner.finish(later))
     assert bench.pool.num_free_blocks == 64
+
+
+def test_the_lower_priority_is_admitted_first():
+    bench = Bench(None, max_running=1)
+    bench.add(1, priority=5)
+    bench.add(1, priority=-5)
+    bench.add(1)
+
+    order = []
+    while bench.scheduler.has_work:
+        order += [sequence_id for sequence_id in bench.step()[0] if sequence_id not in order]
+    assert order == [1, 2, 0]
+
+
+def test_the_higher_priority_is_preempted_though_it_came_first():
+    bench = Bench(None, num_blocks=4)
+    later, sooner = *bench.add(1, max_tokens=10, priority=1), *bench.add(6, max_tokens=10)
+    for _ in range(20):
+        bench.step()
+        if later.state is SequenceState.WAITING:
+            break
+
+    assert later.state is SequenceState.WAITING
+    assert sooner.state is SequenceState.RUNNING
+
+
+def test_a_scored_prompt_is_told_chunk_by_chunk():
+    bench = Bench(None)
+    bench.add(12, prompt_logprobs=0)
+    first, second = bench.step()[1], bench.step()[1]
+
+    assert [scores.logprobs for _, scores in first.prompt_scores] == [tuple(-float(i) for i in range(2, 10))]
+    assert (first.num_tokens, second.num_tokens) == ((0,), (1,))
+    assert [scores.logprobs for _, scores in second.prompt_scores] == [(-10.0, -11.0, -12.0)]
+
+
+def test_scoring_alone_ends_with_the_prompt_and_without_a_token():
+    bench = Bench(None)
+    bench.add(4, max_tokens=0, prompt_logprobs=0)
+    _, updates = bench.step()
+
+    assert (updates.num_tokens, updates.finish_reasons) == ((0,), (FinishReason.LENGTH,))
+    assert not bench.scheduler.has_work
+    assert bench.pool.num_free_blocks == 64
+
+
+def test_with_look_ahead_who_must_know_the_last_token_waits_and_others_do_not():
+    bench = Bench(None, steps_in_flight=2)
+    bench.add(3, frequency_penalty=1.0)
+    bench.add(3)
+    first = bench.scheduler.plan()
+    handle = bench.runner.begin(first)
+    second = bench.scheduler.plan()
+    bench.scheduler.commit(first, bench.runner.finish(handle))
+    third = bench.scheduler.plan()
+
+    assert [chunk.sequence_id for chunk in second.chunks] == [1]
+    assert [(chunk.sequence_id, chunk.takes_last_draw) for chunk in third.chunks] == [(0, False), (1, True)]
 
 
 def _without_eos(prompt, choice, max_tokens):

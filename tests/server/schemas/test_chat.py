@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from server.schemas.common import unknown_fields
 from server.schemas.chat import ChatCompletionRequest, ChatMessage
+from server.schemas.common import unknown_fields
 
 USER = {"role": "user", "content": "Hi"}
 

@@ -99,7 +99,7 @@ class Outer(WireModel):
     """A piece with pieces in it."""
 
     inner: Inner | None = None
-    inners: list[Inner] = []
+    inners: list[Inner] | None = None
 
 
 @pytest.mark.parametrize("value", [1, "x", True, False, 0.0])
