@@ -202,7 +202,8 @@ class Engine:
             raise ContextLengthError(
                 f"This model's maximum context length is {card.max_context} tokens, but "
                 f"{request.max_total_tokens} were requested: {len(request.prompt_ids)} in the prompt and "
-                f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens."
+                f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens.",
+                "max_tokens" if len(request.prompt_ids) < card.max_context else "prompt",
             )
         if request.num_choices > self._max_sequences:
             raise RequestError(f"n is {request.num_choices}; at most {self._max_sequences} fit here", "n")

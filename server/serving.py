@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 from sse_starlette.sse import AppStatus
+from starlette.types import ASGIApp
 
 from engine import ConfigError, Engine, EngineError, resolve
 from server.settings import Settings
@@ -134,7 +135,13 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket) ->
     AppStatus.enable_automatic_graceful_drain = False  # the engine ends the streams, each with its last event
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     app = create_app(settings, engine, is_started=True)
-    config = uvicorn.Config(
+    config = http_config(app, settings)
+    return await DrainingServer(config, engine, settings.drain_s).serve_until_done(listener)
+
+
+def http_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How `app` is served: with TLS where there is a certificate, and a log of our own."""
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -144,4 +151,3 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket) ->
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )
-    return await DrainingServer(config, engine, settings.drain_s).serve_until_done(listener)

@@ -85,13 +85,17 @@ class Tally:
         """Take the count that the newest event of the choice `index` carries."""
         self._num_output_tokens[index] = event.num_output_tokens
 
+    def counts(self) -> tuple[int, int]:
+        """Tokens of the prompts, and tokens generated so far."""
+        return self._num_prompt_tokens, sum(self._num_output_tokens.values())
+
     def usage(self) -> CompletionUsage:
         """The counts, as the wire shows them."""
-        num_output_tokens = sum(self._num_output_tokens.values())
+        num_prompt_tokens, num_output_tokens = self.counts()
         return CompletionUsage(
-            prompt_tokens=self._num_prompt_tokens,
+            prompt_tokens=num_prompt_tokens,
             completion_tokens=num_output_tokens,
-            total_tokens=self._num_prompt_tokens + num_output_tokens,
+            total_tokens=num_prompt_tokens + num_output_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=0, audio_tokens=0),
             completion_tokens_details=CompletionTokensDetails(
                 reasoning_tokens=0,
@@ -104,7 +108,12 @@ class Tally:
 
 def usage_member(tally: Tally) -> str:
     """The member `usage` of a chunk, with the counts so far, as JSON text behind a comma."""
-    return f',"usage":{encode_json(tally.usage().model_dump(exclude_unset=True))}'
+    num_prompt_tokens, num_output_tokens = tally.counts()
+    total = num_prompt_tokens + num_output_tokens
+    return (
+        f',"usage":{{"prompt_tokens":{num_prompt_tokens},"completion_tokens":{num_output_tokens},'
+        f'"total_tokens":{total}}}'
+    )
 
 
 def text_offsets(event: TokenEvent, start: int) -> list[int]:
