@@ -4,6 +4,7 @@ Plain integers on the host, one sequence at a time; only sequences that ask for 
 knows neither logits nor devices.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,17 +20,12 @@ MAX_PENALTY = 1e4  # finite, so that logits stay so
 Tokens = npt.NDArray[np.int64]
 
 
-def count_tokens(draw: Draw) -> tuple[list[int], list[int]]:
-    """The different tokens of prompt and output, ascending, and how often each is in the output.
+def count_tokens(draw: Draw) -> dict[int, int]:
+    """How often each token of prompt and output is in the output.
 
-    Only the output counts where the draw's history holds nothing of the prompt.
+    Only the output is named where the draw's history holds nothing of the prompt.
     """
-    history = np.array(draw.history, dtype=np.int64)
-    token_ids = np.unique(history)
-    counts = np.zeros(len(token_ids), dtype=np.int64)
-    generated, times = np.unique(history[draw.num_prompt :], return_counts=True)
-    counts[np.searchsorted(token_ids, generated)] = times
-    return token_ids.tolist(), counts.tolist()
+    return dict.fromkeys(draw.history, 0) | Counter(draw.history[draw.num_prompt :])
 
 
 def completing_ids(history: Sequence[int], words: Sequence[tuple[int, ...]]) -> list[int]:

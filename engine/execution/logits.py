@@ -9,7 +9,9 @@ it in place, on a copy that their caller made; the others return new logits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,23 +32,26 @@ class Entries:
         cls, found: Sequence[tuple[int, Sequence[int], Sequence[float]]], *, like: Tensor
     ) -> "Entries | None":
         """Entries from (row, columns, values), on the device and in the dtype of `like`; None if none."""
-        rows = [row for row, columns, _ in found for _ in columns]
-        if not rows:
+        sizes = [len(columns) for _, columns, _ in found]
+        if not any(sizes):
             return None
-        columns = [column for _, own, _ in found for column in own]
-        values = [value for _, _, own in found for value in own]
+        rows = np.repeat(np.array([row for row, _, _ in found], dtype=np.int64), sizes)
+        columns = np.fromiter(chain.from_iterable(own for _, own, _ in found), dtype=np.int64)
+        values = np.fromiter(chain.from_iterable(own for _, _, own in found), dtype=np.float64)
         return cls(
-            rows=torch.tensor(rows, device=like.device),
-            columns=torch.tensor(columns, device=like.device),
-            values=torch.tensor(values, device=like.device, dtype=like.dtype),
+            rows=torch.from_numpy(rows).to(like.device),
+            columns=torch.from_numpy(columns).to(like.device),
+            values=torch.from_numpy(values).to(like.device, like.dtype),
         )
 
 
 def mask_all_but(logits: Tensor, allowed: Entries) -> None:
     """In the rows that `allowed` names, leave no other entry than those."""
-    kept = logits[allowed.rows, allowed.columns]
-    logits[allowed.rows] = -torch.inf
-    logits[allowed.rows, allowed.columns] = kept
+    is_named = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)  # [R]
+    is_named[allowed.rows] = True
+    is_masked = is_named[:, None].repeat(1, logits.shape[-1])  # [R, V]
+    is_masked[allowed.rows, allowed.columns] = False
+    logits.masked_fill_(is_masked, -torch.inf)
 
 
 def mask(logits: Tensor, banned: Entries) -> None:

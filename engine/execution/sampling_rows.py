@@ -36,7 +36,7 @@ class Edits:
         if not any(_edits(draw) for draw in draws):
             return None
         counted = [
-            (row, draw.sampling, *count_tokens(draw)) for row, draw in enumerate(draws) if _counts(draw)
+            (row, draw.sampling, count_tokens(draw)) for row, draw in enumerate(draws) if _counts(draw)
         ]
         runs = [
             (row, repetition_run_penalties(draw))
@@ -51,14 +51,14 @@ class Edits:
             ),
             seen=Entries.gather(
                 [
-                    (row, token_ids, [sampling.repetition_penalty] * len(token_ids))
-                    for row, sampling, token_ids, _ in counted
+                    (row, list(counts), [sampling.repetition_penalty] * len(counts))
+                    for row, sampling, counts in counted
                     if sampling.repetition_penalty != 1.0
                 ],
                 like=like,
             ),
             repeated=Entries.gather(
-                [(row, *_count_penalties(sampling, ids, counts)) for row, sampling, ids, counts in counted],
+                [(row, *_count_penalties(sampling, counts)) for row, sampling, counts in counted],
                 like=like,
             ),
             prolonging=Entries.gather(
@@ -160,19 +160,12 @@ def _columns(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]
     return [column for column, _ in pairs], [value for _, value in pairs]
 
 
-def _count_penalties(
-    sampling: SamplingParams, token_ids: Sequence[int], counts: Sequence[int]
-) -> tuple[list[int], list[float]]:
+def _count_penalties(sampling: SamplingParams, counts: dict[int, int]) -> tuple[list[int], list[float]]:
     """What presence and frequency penalties take from each token of the output."""
-    if not (sampling.presence_penalty or sampling.frequency_penalty):
+    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+    if not (presence or frequency):
         return [], []
-    pairs = [(token_id, count) for token_id, count in zip(token_ids, counts, strict=True) if count]
-    return _columns(
-        [
-            (token_id, sampling.presence_penalty + count * sampling.frequency_penalty)
-            for token_id, count in pairs
-        ]
-    )
+    return _columns([(token_id, presence + count * frequency) for token_id, count in counts.items() if count])
 
 
 def _with_zeros(found: Sequence[tuple[int, Sequence[int]]], like: Tensor) -> Entries | None:

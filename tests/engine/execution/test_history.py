@@ -55,11 +55,11 @@ def test_a_very_long_run_has_a_penalty_that_stays_finite():
 
 
 def test_tokens_are_counted_in_the_output_and_named_also_from_the_prompt():
-    assert count_tokens(draw((5, 3, 3, 5, 9), num_prompt=2)) == ([3, 5, 9], [1, 1, 1])
+    assert count_tokens(draw((5, 3, 3, 3, 9), num_prompt=2)) == {5: 0, 3: 2, 9: 1}
 
 
 def test_an_empty_history_has_no_counts():
-    assert count_tokens(draw(())) == ([], [])
+    assert count_tokens(draw(())) == {}
 
 
 def test_a_word_is_about_to_be_completed_when_all_before_its_last_token_stand_at_the_end():
