@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 from sse_starlette.sse import AppStatus
+from starlette.types import ASGIApp
 
 from engine import ConfigError, Engine, EngineError, resolve
 from server.settings import Settings
@@ -126,19 +127,27 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def _serve(settings: Settings, engine: Engine, listener: socket.socket) -> int:
     host, port = listener.getsockname()[:2]
-    logger.info("listening address=http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    scheme = "http" if settings.ssl_certfile is None else "https"
+    logger.info("listening address=%s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
     await engine.start()
     from server.app import create_app  # noqa: PLC0415  slow to import; the engine loads meanwhile
 
     AppStatus.enable_automatic_graceful_drain = False  # the engine ends the streams, each with its last event
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     app = create_app(settings, engine, is_started=True)
-    config = uvicorn.Config(
+    config = http_config(app, settings)
+    return await DrainingServer(config, engine, settings.drain_s).serve_until_done(listener)
+
+
+def http_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How `app` is served: with TLS where there is a certificate, and a log of our own."""
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=FLUSH_S,
         lifespan="on",
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
     )
-    return await DrainingServer(config, engine, settings.drain_s).serve_until_done(listener)
