@@ -17,7 +17,16 @@ Ask = Callable[..., dict[str, object]]
 @pytest.fixture(scope="session")
 def url(demo_model_path: Path) -> Iterator[str]:
     """Address of a real server; float32 and plain kernels, so that its numbers can be compared."""
-    options = ["--served-model-name", MODEL, "--dtype", "float32", "--kernels", "reference"]
+    options = [
+        "--served-model-name",
+        MODEL,
+        "--dtype",
+        "float32",
+        "--kernels",
+        "reference",
+        "--cpu-threads",
+        "1",
+    ]
     with server_process(str(demo_model_path), *options) as server:
         server.wait_ready()
         yield server.url
