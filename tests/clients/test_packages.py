@@ -2,7 +2,10 @@
 
 import pytest
 
+from tests.clients.client_script import SCRIPTS, run_script
 from tests.clients.conftest import MODEL
+from tests.support.fake_engine import MODEL_ID, FakeEngine, Script
+from tests.support.live_server import live_server
 
 pytestmark = [pytest.mark.clients, pytest.mark.demo_model, pytest.mark.timeout(1200)]
 
@@ -33,7 +36,8 @@ def test_litellm_completes_streams_and_maps_errors(python_script):
     assert seen["usage"] == seen["streamed_usage"] == NUM_TOKENS
     assert seen["finish_reason"] == "stop"
     assert "Paris" in seen["completion"]
-    assert seen["num_top"] and set(seen["num_top"]) == {2}
+    assert seen["num_top"]
+    assert set(seen["num_top"]) == {2}
     assert seen["errors"] == ["BadRequestError", "NotFoundError"]
 
 
@@ -54,3 +58,15 @@ def test_the_node_package_reads_every_kind_of_answer(node_script):
     ]
     assert seen["seen_before_abort"] == 3
     assert seen["models"] == [MODEL]
+
+
+def test_instructor_reads_a_typed_answer_out_of_the_text(client_python):
+    """The words are scripted, since a model this small writes no JSON; package, HTTP and server are real."""
+    pieces = ("Here it is:\n```json\n", '{"city": "Paris", ', '"country": "France"}', "\n```")
+    with live_server(FakeEngine) as live:
+        live.engine.script = Script(pieces=pieces)
+        command = [client_python, SCRIPTS / "instructor_client.py"]
+        seen = run_script(command, f"{live.url}/v1", model=MODEL_ID, question=QUESTION)
+
+    assert seen["city"] == {"city": "Paris", "country": "France"}
+    assert seen["raw"] == seen["plain"] == "".join(pieces)
