@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from engine.text.gguf_tokenizer import load_gguf_tokenizer
-from tests.clients.conftest import MODEL
 from tests.support.demo_oracle import demo_oracle
 
 pytestmark = [pytest.mark.clients, pytest.mark.demo_model, pytest.mark.timeout(1200)]
