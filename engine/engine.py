@@ -48,6 +48,16 @@ class Health:
     num_restarts: int
     load: Load
 
+    def to_error(self) -> EngineUnavailableError:
+        """Why requests are not taken in this state, and when to try again."""
+        is_coming = self.state in (EngineState.STARTING, EngineState.RESTARTING)
+        doing = f": {self.detail}" if self.detail else ""
+        return EngineUnavailableError(
+            f"the engine is {self.state}{doing}",
+            state=self.state.value,
+            retry_after_s=SOON_S if is_coming else LATER_S,
+        )
+
 
 class Engine:
     """Takes requests, gives streams.
@@ -232,12 +242,7 @@ class Engine:
         return self._text.tokenizer
 
     def _unavailable(self) -> EngineUnavailableError:
-        state, detail = self._state()
-        is_coming = state in (EngineState.STARTING, EngineState.RESTARTING)
-        message = f"the engine is {state}: {detail}" if detail else f"the engine is {state}"
-        return EngineUnavailableError(
-            message, state=state.value, retry_after_s=SOON_S if is_coming else LATER_S
-        )
+        return self.health().to_error()
 
     def _state(self) -> tuple[EngineState, str]:
         """The state of the whole, and a detail of it for people."""

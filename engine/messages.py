@@ -131,7 +131,8 @@ class Updates:
     flat too, and have entries for the tokens of those sequences only whose request asked. `num_top`
     is empty when nobody asked for alternatives; otherwise each token of row r that has a
     log-probability has `num_top[r]` entries in `top_ids` and `top_logprobs`. `prompt_scores` tells
-    how probable the next tokens of a sequence's prompt were, from its second one on. `failures`
+    how probable the next tokens of a sequence's prompt were, from its second one on. `num_cached`
+    names sequences that began behind a cached prefix, with its length, at their first token. `failures`
     names sequences that ended with an error; they are in no row.
 
         sequence_ids (4, 9)  num_tokens (1, 2)  token_ids (17, 5, 6)  finish_reasons (None, STOP)
@@ -146,6 +147,7 @@ class Updates:
     top_ids: tuple[int, ...] = ()
     top_logprobs: tuple[float, ...] = ()
     prompt_scores: tuple[tuple[int, TokenScores], ...] = ()
+    num_cached: tuple[tuple[int, int], ...] = ()
     finish_reasons: tuple[FinishReason | None, ...] = ()
     failures: tuple[tuple[int, EngineError], ...] = ()
     load: Load = Load()

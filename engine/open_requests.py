@@ -48,6 +48,7 @@ class OpenRequest:
         self.opened_s = opened_s
         self.first_token_s: float | None = None
         self.reasons: dict[int, FinishReason] = {}
+        self.num_cached_tokens = 0
         self._texts = tuple(texts)
         self._prompt_logprobs: list[TokenLogprob | None] = []
         if stream.request.sampling.prompt_logprobs is not None:
@@ -86,6 +87,11 @@ class OpenRequest:
         token_ids = self.request.prompt_ids[start : start + len(scores)]
         self._prompt_logprobs += self._texts[0].name_tokens(token_ids, scores)
 
+    def feed_cached(self, choice: int, num_cached: int) -> None:
+        """A choice began behind a cached prefix; the first one's counts for the prompt."""
+        if choice == 0:
+            self.num_cached_tokens = num_cached
+
     def feed(
         self,
         choice: int,
@@ -116,6 +122,7 @@ class OpenRequest:
             token_ids=delta.token_ids,
             logprobs=delta.logprobs,
             num_output_tokens=text.num_tokens,
+            num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish_reason,
             prompt_logprobs=() if choice else tuple(self._prompt_logprobs),
         )
@@ -174,6 +181,7 @@ class OpenRequests:
         match message:
             case Updates():
                 self._take_prompt_scores(message)
+                self._take_cached(message)
                 self._take_rows(message)
                 self._take_failures(message)
             case Accepted(request_id=request_id):
@@ -202,6 +210,12 @@ class OpenRequests:
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
                 opened.feed_prompt(scores)
+
+    def _take_cached(self, updates: Updates) -> None:
+        for sequence_id, num_cached in updates.num_cached:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None:
+                opened.feed_cached(sequence_id - opened.first_sequence_id, num_cached)
 
     def _take_rows(self, updates: Updates) -> None:
         token_start = score_start = top_start = 0

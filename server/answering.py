@@ -99,10 +99,8 @@ def require_places(settings: Settings, num_sequences: int) -> None:
 
 
 def unavailable(engine: Engine) -> EngineUnavailableError:
-    """Why the engine does not answer now, with its state and what it is doing."""
-    health = engine.health()
-    doing = f": {health.detail}" if health.detail else ""
-    return EngineUnavailableError(f"The engine is {health.state}{doing}; try again later", health.state)
+    """Why the engine does not answer now, in its own words."""
+    return engine.health().to_error()
 
 
 def new_ticket(prefix: str, card: ModelCard, caller: Caller, model_id: str) -> Ticket:

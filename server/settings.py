@@ -179,6 +179,9 @@ class Settings(PullSettings):
         description="Size of the cache pool, as 256MiB or 2GiB; left out: 256MiB on a CPU, what "
         "memory_fraction leaves on a GPU.",
     )
+    no_prefix_cache: bool = Field(
+        False, description="Compute every prompt anew, instead of keeping what others may begin with."
+    )
     memory_fraction: float = Field(0.9, description="Share of a GPU's memory for weights and cache pool.")
     start_timeout_s: float = Field(600.0, description="Seconds the engine may take to load the model.")
     step_timeout_s: float = Field(30.0, description="Seconds without a sign of life before a restart.")
@@ -274,6 +277,7 @@ class Settings(PullSettings):
                 block_size=self.block_size,
                 kv_cache_bytes=None if self.kv_cache_bytes is None else int(self.kv_cache_bytes),
                 memory_fraction=self.memory_fraction,
+                has_prefix_cache=not self.no_prefix_cache,
             ),
             scheduling=SchedulingConfig(
                 max_step_tokens=self.max_step_tokens,

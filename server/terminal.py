@@ -12,6 +12,11 @@ from typing import TextIO
 from openai import APIError, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+try:
+    import readline  # noqa: F401  gives `input` a line editor and a history
+except ImportError:  # Python is built without it on some systems
+    pass
+
 HELP = "Ctrl-C stops an answer, /reset forgets the conversation, /exit or Ctrl-D leaves."
 PROMPT = "> "
 
@@ -45,7 +50,7 @@ class Conversation:
             self._write(" [stopped]")
         except APIError as error:
             self.messages.pop()
-            self._write(f"[{reason(error)}]\n")
+            self._write(("\n" if said else "") + f"[{reason(error)}]\n")
             return
         self._write("\n")
         self.messages.append({"role": "assistant", "content": "".join(said)})
@@ -92,6 +97,7 @@ def chat_at(
     read_line: Callable[[str], str] = input,
 ) -> bool:
     """Talk with the server at `url` until the user leaves; whether the server could be talked to."""
+    if output.isatty():
     with OpenAI(base_url=f"{url}/v1", api_key=api_key) as client:
         try:
             model_id = client.models.list().data[0].id

@@ -21,6 +21,7 @@ class News:
     _top_ids: list[int] = field(default_factory=list)
     _top_logprobs: list[float] = field(default_factory=list)
     _prompt_scores: list[tuple[int, TokenScores]] = field(default_factory=list)
+    _num_cached: list[tuple[int, int]] = field(default_factory=list)
     _finish_reasons: list[FinishReason | None] = field(default_factory=list)
     _failures: list[tuple[int, EngineError]] = field(default_factory=list)
 
@@ -47,6 +48,10 @@ class News:
         if prompt_scores:
             self._prompt_scores.append((sequence_id, prompt_scores))
 
+    def add_cached(self, sequence_id: int, num_cached: int) -> None:
+        """One sequence began behind a cached prefix of `num_cached` tokens."""
+        self._num_cached.append((sequence_id, num_cached))
+
     def add_failure(self, sequence_id: int, error: EngineError) -> None:
         """One sequence ended with an error."""
         self._failures.append((sequence_id, error))
@@ -63,6 +68,7 @@ class News:
             top_ids=tuple(self._top_ids),
             top_logprobs=tuple(self._top_logprobs),
             prompt_scores=tuple(self._prompt_scores),
+            num_cached=tuple(self._num_cached),
             finish_reasons=tuple(self._finish_reasons),
             failures=tuple(self._failures),
             load=load,

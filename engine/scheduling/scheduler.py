@@ -126,6 +126,8 @@ class Scheduler:
             if num_added or scores or reason is not None:
                 told, own = token_ids[:num_added], logprobs.first(num_added)
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
+            if num_added and num_added == sequence.num_output_tokens and sequence.num_cached:
+                news.add_cached(sequence.sequence_id, sequence.num_cached)
             if reason is not None:
                 self._end(sequence)
             else:

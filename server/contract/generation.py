@@ -76,6 +76,12 @@ REQUEST = (
     works("model", None, "Id of the served model, or one of its aliases, as /v1/models lists them."),
     works("n", 2, "Choices for each prompt; 1 if left out."),
     works("truncate_prompt_tokens", 4, "Keep only this many last tokens of the prompt.", source=PEERS),
+    works(
+        "cache_salt",
+        "tenant-1",
+        "Cached prefixes are shared only among requests with the same salt.",
+        source=PEERS,
+    ),
     works("priority", 1, "Requests with a lower number go first; 0 if left out.", source=PEERS),
     hint("user", "u-1"),
 )

@@ -1,6 +1,6 @@
 """GET /v1/models and GET /v1/models/{model_id}: the one model that is served, under each of its names."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from openai.types import Model
 
 from server.answering import require_model, served_names
@@ -24,6 +24,8 @@ async def get_model(
     model_id: str, request: Request, engine: EngineDep, settings: SettingsDep, _: CallerDep
 ) -> Model:
     """Describe one model."""
+    if not model_id:
+        raise HTTPException(404)  # the path of no endpoint, rather than a model without a name
     require_model(engine, settings, model_id)
     return _model(model_id, request)
 

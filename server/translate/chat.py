@@ -86,6 +86,7 @@ def to_request(
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
         priority=body.priority or 0,
+        cache_salt=body.cache_salt or "",
     )
 
 

@@ -48,6 +48,7 @@ def to_requests(
             num_choices=body.num_generated,
             arrival_s=ticket.created_s,
             priority=body.priority or 0,
+            cache_salt=body.cache_salt or "",
         )
         for index, prompt in enumerate(prompts)
     ]

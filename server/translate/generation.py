@@ -80,10 +80,13 @@ class Tally:
     def __init__(self, prompts: Sequence[Sequence[int]]) -> None:
         self._num_prompt_tokens = sum(map(len, prompts))
         self._num_output_tokens: dict[int, int] = {}
+        self._num_cached_tokens: dict[int, int] = {}
 
     def count(self, index: int, event: TokenEvent) -> None:
         """Take the count that the newest event of the choice `index` carries."""
         self._num_output_tokens[index] = event.num_output_tokens
+        if event.choice == 0:
+            self._num_cached_tokens[index] = event.num_cached_tokens
 
     def counts(self) -> tuple[int, int]:
         """Tokens of the prompts, and tokens generated so far."""
@@ -96,7 +99,9 @@ class Tally:
             prompt_tokens=num_prompt_tokens,
             completion_tokens=num_output_tokens,
             total_tokens=num_prompt_tokens + num_output_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=0, audio_tokens=0),
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=sum(self._num_cached_tokens.values()), audio_tokens=0
+            ),
             completion_tokens_details=CompletionTokensDetails(
                 reasoning_tokens=0,
                 audio_tokens=0,

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from fastapi.exceptions import RequestValidationError
 
-from engine import EngineUnavailableError, RequestError, UnknownModelError
+from engine import EngineState, EngineUnavailableError, RequestError, UnknownModelError
 from server.answering import (
     answer_whole,
     new_ticket,
@@ -91,6 +91,13 @@ def test_why_an_engine_is_unavailable_names_its_state(engine: FakeEngine):
 
     assert error.state == "ready"
     assert "ready" in error.message
+
+
+@pytest.mark.parametrize(("state", "wait"), [("starting", 2.0), ("restarting", 2.0), ("draining", 10.0)])
+def test_when_to_try_again_depends_on_whether_the_engine_is_coming_or_going(engine: FakeEngine, state, wait):
+    engine.state = EngineState(state)
+
+    assert unavailable(engine).retry_after_s == wait
 
 
 def test_more_choices_than_places_are_refused():
