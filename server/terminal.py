@@ -97,7 +97,6 @@ def chat_at(
     read_line: Callable[[str], str] = input,
 ) -> bool:
     """Talk with the server at `url` until the user leaves; whether the server could be talked to."""
-    if output.isatty():
     with OpenAI(base_url=f"{url}/v1", api_key=api_key) as client:
         try:
             model_id = client.models.list().data[0].id
