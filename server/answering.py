@@ -5,7 +5,6 @@ A route is: translate, submit, render; this is what lies between. It knows no wi
 
 import asyncio
 import secrets
-import uuid
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Protocol
@@ -106,7 +105,7 @@ def unavailable(engine: Engine) -> EngineUnavailableError:
 def new_ticket(prefix: str, card: ModelCard, caller: Caller, model_id: str) -> Ticket:
     """The identity of a new answer from the model, under the name `model_id`, and a random seed for it."""
     return Ticket(
-        answer_id=f"{prefix}-{uuid.uuid4().hex}",
+        answer_id=f"{prefix}-{caller.number}",
         created_s=caller.arrived_s,
         model_id=model_id,
         fingerprint=f"fp_{sha256(repr(card).encode()).hexdigest()[:10]}",

@@ -18,8 +18,11 @@ from server.keys import Keyring
 from server.keys import Scope as KeyScope
 
 REQUEST_ID = "request_id"
+NUMBER = "number"
 CALLER = "caller"
 OPEN_PATHS = frozenset({"/health", "/ready"})
+GENERATING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""What the engine answers here has a line of its own in the log, with the request's number in it."""
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 logger = logging.getLogger(__name__)
@@ -42,7 +45,8 @@ class UnderRoot:
 class RequestId:
     """Gives each request an id, its answer the `x-request-id` header, and the log its line.
 
-    A client's own id is kept if it is short and printable. What no handler caught ends here: as a
+    A client's own id is kept if it is short and printable. The number in our ids is in the answer's id
+    too, so all lines about one request share it. What no handler caught ends here: as a
     500 that reveals nothing, or, when the answer had begun, as a broken connection.
     """
 
@@ -56,8 +60,9 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         started_s = self._clock()
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        number = uuid.uuid4().hex
+        request_id = _own_id(scope) or f"req_{number}"
+        scope.setdefault("state", {}).update({REQUEST_ID: request_id, NUMBER: number})
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -77,7 +82,7 @@ class RequestId:
                 raise
             await unexpected(request_id).to_response()(scope, receive, send_with_id)
         finally:
-            _log(scope, request_id, status, 1000 * (self._clock() - started_s))
+            _log(scope, status, 1000 * (self._clock() - started_s))
 
 
 class RequireKey:
@@ -164,19 +169,21 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-def _request_id(scope: Scope) -> str:
+def _own_id(scope: Scope) -> str | None:
+    """The id that the client chose for its request, if it can be kept."""
     sent = _header(scope, b"x-request-id")
-    if sent is not None and _SANE_ID.fullmatch(sent):
-        return sent.decode("ascii")
-    return f"req_{uuid.uuid4().hex}"
+    return sent.decode("ascii") if sent is not None and _SANE_ID.fullmatch(sent) else None
 
 
-def _log(scope: Scope, request_id: str, status: int, duration_ms: float) -> None:
-    level = logging.DEBUG if _local_path(scope) in OPEN_PATHS else logging.INFO
+def _log(scope: Scope, status: int, duration_ms: float) -> None:
+    """The line of one request; quiet where nobody looks, or the engine's line says it all."""
+    request_id, number = scope["state"][REQUEST_ID], scope["state"][NUMBER]
+    is_told = status == 200 and _local_path(scope) in GENERATING_PATHS and request_id.endswith(number)
     logger.log(
-        level,
-        "request answered id=%s method=%s path=%r status=%d ms=%.1f",
+        logging.DEBUG if is_told or _local_path(scope) in OPEN_PATHS else logging.INFO,
+        "request answered id=%s%s method=%s path=%r status=%d ms=%.1f",
         request_id,
+        "" if request_id.endswith(number) else f" number={number}",
         scope["method"],
         scope["path"],
         status,

@@ -102,6 +102,11 @@ class ChatSettings(PullSettings):
     system: str | None = Field(None, description="System message that opens the conversation.")
     start_timeout_s: float = Field(600.0, gt=0, description="Seconds a started server may take to be ready.")
 
+    @property
+    def first_api_key(self) -> str:
+        """The key to send; a word that no server asks for where there is none."""
+        return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
+
 
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
@@ -192,6 +197,9 @@ class Settings(PullSettings):
         ge=0,
         allow_inf_nan=False,
         description="Seconds that running requests get when the server is stopped.",
+    )
+    stop_at_eof: bool = Field(
+        False, description="Stop when standard input ends: for a server that another program starts."
     )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."

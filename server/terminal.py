@@ -4,6 +4,7 @@ A client like any other: it speaks HTTP through the official `openai` package, a
 the engine, nor where the server at the other end came from.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,10 +13,8 @@ from typing import TextIO
 from openai import APIError, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-try:
+with contextlib.suppress(ImportError):  # Python is built without it on some systems
     import readline  # noqa: F401  gives `input` a line editor and a history
-except ImportError:  # Python is built without it on some systems
-    pass
 
 HELP = "Ctrl-C stops an answer, /reset forgets the conversation, /exit or Ctrl-D leaves."
 PROMPT = "> "

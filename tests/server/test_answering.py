@@ -24,7 +24,7 @@ from tests.server.test_streams import request
 from tests.support.bodies import CHAT, CHAT_PATH
 from tests.support.fake_engine import CARD, MODEL_ID, FakeEngine, Script
 
-CALLER = Caller(name="anonymous", request_id="req_1", arrived_s=5.5)
+CALLER = Caller(name="anonymous", request_id="req_1", number="1", arrived_s=5.5)
 
 
 class TextFold:
@@ -107,10 +107,10 @@ def test_more_choices_than_places_are_refused():
         require_places(settings, 4)
 
 
-def test_tickets_differ_in_id_and_seed():
+def test_tickets_differ_in_seed_and_are_named_after_their_request():
     first, second = (new_ticket("chatcmpl", CARD, CALLER, "name") for _ in range(2))
 
-    assert first.answer_id != second.answer_id
+    assert first.answer_id == "chatcmpl-1"
     assert first.seed != second.seed
     assert first.fingerprint == second.fingerprint
     assert first.created_s == 5.5

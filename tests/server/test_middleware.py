@@ -9,7 +9,7 @@ import pytest
 from engine import EngineState
 from server.app import create_app
 from server.settings import Settings
-from tests.support.bodies import CHAT, CHAT_PATH
+from tests.support.bodies import CHAT, CHAT_PATH, COMPLETION, COMPLETION_PATH
 from tests.support.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -75,13 +75,53 @@ async def test_an_unexpected_failure_is_a_500_that_reveals_nothing(client, engin
     assert "the secret inside" in caplog.text
 
 
-async def test_each_request_is_one_log_line(client, caplog):
-    caplog.set_level(logging.INFO, "server.middleware")
-    await client.post(CHAT_PATH, json=CHAT)
+def answered(caplog, level=logging.INFO):
+    return [
+        record.message
+        for record in caplog.records
+        if record.name == "server.middleware" and record.levelno >= level
+    ]
 
-    lines = [record.message for record in caplog.records if record.name == "server.middleware"]
-    assert len(lines) == 1
-    assert f"path='{CHAT_PATH}' status=200" in lines[0]
+
+async def test_each_request_is_one_log_line(client, caplog):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    await client.get("/v1/models")
+
+    [line] = answered(caplog)
+    assert "path='/v1/models' status=200" in line
+
+
+async def test_a_refused_generation_is_one_log_line(client, caplog):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    await client.post(CHAT_PATH, json={**CHAT, "model": "other"})
+
+    [line] = answered(caplog)
+    assert f"path='{CHAT_PATH}' status=404" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(CHAT_PATH, CHAT), (COMPLETION_PATH, COMPLETION)], ids=["chat", "completion"]
+)
+async def test_a_generation_is_left_to_the_engines_line_which_shares_its_number(
+    client, engine, caplog, path, body
+):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    answer = await client.post(path, json=body)
+    number = answer.headers["x-request-id"].removeprefix("req_")
+
+    assert answered(caplog) == []
+    assert number in answered(caplog, logging.DEBUG)[0]
+    assert number in answer.json()["id"]
+    assert number in engine.requests[0].request_id
+
+
+async def test_a_clients_own_id_is_joined_to_the_answers(client, caplog):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    answer = await client.post(CHAT_PATH, json=CHAT, headers={"x-request-id": "my/id-7"})
+    number = answer.json()["id"].removeprefix("chatcmpl-")
+
+    [line] = answered(caplog)
+    assert f"id=my/id-7 number={number} " in line
 
 
 async def test_health_checks_are_not_logged_by_default(client, caplog):
