@@ -58,23 +58,22 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     logger.info(
         "device name=%s dtype=%s threads=%d", _device_name(device), _dtype_name(dtype), num_threads
     )  # fmt: skip
+    # A pool that cannot work is refused before the weights are read, where its size is known by then.
+    layout = _plan_memory(config, spec, device, dtype) if device.type == "cpu" else None
     kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
     decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
-    layout = plan_layout(
-        spec,
-        CacheDemand(
-            block_size=config.cache.block_size,
-            cache_bytes=cache_bytes(config.cache, device),
-            max_chunk_tokens=config.scheduling.max_chunk_tokens,
-            element_bytes=dtype.itemsize,
-            max_context=config.model.max_context,
-        ),
-    )
+    layout = layout or _plan_memory(config, spec, device, dtype)
     _log_memory(layout, spec, decoder)
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
-    intake = Intake(receive, outbox.put, layout, spec.vocab_size)
+    intake = Intake(
+        receive,
+        outbox.put,
+        layout,
+        spec.vocab_size,
+        has_prefix_cache=config.cache.has_prefix_cache,
+    )
     runner = ModelRunner(decoder, store, layout, device)
     parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
     return BuiltEngine(
@@ -84,6 +83,19 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         scheduler=scheduler,
         card=_model_card(config, spec, layout, decoder),
     )
+
+
+def _plan_memory(
+    config: EngineConfig, spec: ModelSpec, device: torch.device, dtype: torch.dtype
+) -> CacheLayout:
+    demand = CacheDemand(
+        block_size=config.cache.block_size,
+        cache_bytes=cache_bytes(config.cache, device),
+        max_chunk_tokens=config.scheduling.max_chunk_tokens,
+        element_bytes=dtype.itemsize,
+        max_context=config.model.max_context,
+    )
+    return plan_layout(spec, demand)
 
 
 class _Progress:

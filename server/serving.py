@@ -10,13 +10,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from types import FrameType
 from typing import Self
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine import ConfigError, Engine, EngineError, resolve
 from server.settings import Settings
@@ -101,7 +101,11 @@ class DrainingServer(uvicorn.Server):
 
     async def serve_until_done(self, listener: socket.socket) -> int:
         """Serve on `listener`, and tell the exit status."""
-        watches = (self._announce(url_of(listener)), self._watch_engine(), self._drain())
+        watches = (
+            self._announce(url_of(listener, has_tls=self.config.is_ssl)),
+            self._watch_engine(),
+            self._drain(),
+        )
         watchers = [asyncio.create_task(watch) for watch in watches]
         try:
             await self.serve(sockets=[listener])
@@ -172,30 +176,42 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, has_tls: bool) -> str:
     """Where a bound socket is reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if has_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def _serve(settings: Settings, engine: Engine, listener: socket.socket, stop: StopSignal) -> int:
     stop.follow(stops_at_eof=settings.stop_at_eof)
-    logger.info("listening address=%s", url_of(listener))
+    logger.info("listening address=%s", url_of(listener, has_tls=settings.ssl_certfile is not None))
     await engine.start()
-    await asyncio.to_thread(import_module, "server.app")  # slow; the engine process starts meanwhile
+    create_app = await asyncio.to_thread(_load_app)  # slow to import; the engine process starts meanwhile
     from sse_starlette.sse import AppStatus  # noqa: PLC0415  loaded by now
-
-    from server.app import create_app  # noqa: PLC0415  loaded by now
 
     AppStatus.enable_automatic_graceful_drain = False  # the engine ends the streams, each with its last event
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     app = create_app(settings, engine, is_started=True)
-    config = uvicorn.Config(
+    config = http_config(app, settings)
+    return await DrainingServer(config, engine, settings.drain_s, stop).serve_until_done(listener)
+
+
+def _load_app() -> Callable[..., ASGIApp]:
+    from server.app import create_app  # noqa: PLC0415  as said where it is called
+
+    return create_app
+
+
+def http_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How `app` is served: with TLS where there is a certificate, and a log of our own."""
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=FLUSH_S,
         lifespan="on",
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
     )
-    return await DrainingServer(config, engine, settings.drain_s, stop).serve_until_done(listener)

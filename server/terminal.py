@@ -13,6 +13,9 @@ from typing import TextIO
 from openai import APIError, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+with contextlib.suppress(ImportError):  # Python is built without it on some systems
+    import readline  # noqa: F401  gives `input` a line editor and a history
+
 HELP = "Ctrl-C stops an answer, /reset forgets the conversation, /exit or Ctrl-D leaves."
 PROMPT = "> "
 
@@ -63,12 +66,6 @@ class Conversation:
         self.output.flush()
 
 
-def edit_lines() -> None:
-    """Give `input` the keys and the history of a line editor, where Python has one."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401, PLC0415  loading it is what changes `input`; only a chat wants that
-
-
 def converse(conversation: Conversation, read_line: Callable[[str], str] = input) -> None:
     """Read lines and ask them until the user leaves; `read_line` is given what to prompt with."""
     conversation.reset()
@@ -99,8 +96,6 @@ def chat_at(
     read_line: Callable[[str], str] = input,
 ) -> bool:
     """Talk with the server at `url` until the user leaves; whether the server could be talked to."""
-    if output.isatty():
-        edit_lines()
     with OpenAI(base_url=f"{url}/v1", api_key=api_key) as client:
         try:
             model_id = client.models.list().data[0].id

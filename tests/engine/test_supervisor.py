@@ -212,7 +212,7 @@ def test_an_engine_whose_loop_is_silent_is_killed(token: int):
 
     text, message = play(scene, act)
     assert text == "ab"
-    assert "killed after 5 s without a sign of its loop" in message
+    assert "killed after 5 s without a sign of its loop (--step-timeout-s)" in message
 
 
 def test_a_start_that_takes_too_long_is_a_crash():

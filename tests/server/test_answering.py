@@ -2,17 +2,22 @@ import asyncio
 
 import httpx
 import pytest
+from fastapi.exceptions import RequestValidationError
 
 from engine import EngineState, EngineUnavailableError, RequestError, UnknownModelError
 from server.answering import (
     answer_whole,
     new_ticket,
+    refuse_unknown,
     require_card,
+    require_logprobs,
     require_model,
     require_places,
+    served_names,
     unavailable,
 )
 from server.dependencies import Caller
+from server.schemas.chat import ChatCompletionRequest
 from server.settings import Settings
 from server.streams import open_streams
 from tests.server.test_streams import request
@@ -35,15 +40,50 @@ class TextFold:
         return "|".join(self.texts)
 
 
+def test_a_model_answers_to_its_aliases(engine: FakeEngine):
+    settings = Settings(served_model_name=("a", "b"))
+
+    assert served_names(engine, settings) == (MODEL_ID, "a", "b")
+    require_model(engine, settings, "b")
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "is_refused"),
+    [
+        (Settings(), 5, False),
+        (Settings(), 6, True),
+        (Settings(max_logprobs=50), 50, False),
+        (Settings(max_logprobs=50), 51, True),
+        (Settings(max_logprobs=0), 1, True),
+        (Settings(), None, False),
+    ],
+    ids=["default", "above it", "raised", "above that", "none", "not asked"],
+)
+def test_alternatives_have_a_limit(settings, asked, is_refused):
+    if not is_refused:
+        require_logprobs(settings, {"logprobs": (asked, 5)})
+        return
+    with pytest.raises(RequestError) as caught:
+        require_logprobs(settings, {"logprobs": (asked, 5)})
+    assert caught.value.param == "logprobs"
+
+
+def test_unknown_fields_are_refused_or_ignored():
+    body = ChatCompletionRequest.model_validate({**CHAT, "foo": 1})
+    refuse_unknown(Settings(unknown_fields="ignore"), body)
+    with pytest.raises(RequestValidationError):
+        refuse_unknown(Settings(), body)
+
+
 def test_another_model_is_unknown(engine: FakeEngine):
     with pytest.raises(UnknownModelError, match=f"serves '{MODEL_ID}'"):
-        require_model(engine, "other")
+        require_model(engine, Settings(), "other")
 
 
 def test_a_model_that_is_not_loaded_is_unavailable(engine: FakeEngine):
     engine.card, engine.detail = None, "loading weights 43%"
     with pytest.raises(EngineUnavailableError, match="43%"):
-        require_card(engine, MODEL_ID)
+        require_card(engine, Settings(), MODEL_ID)
 
 
 def test_why_an_engine_is_unavailable_names_its_state(engine: FakeEngine):
@@ -68,7 +108,7 @@ def test_more_choices_than_places_are_refused():
 
 
 def test_tickets_differ_in_seed_and_are_named_after_their_request():
-    first, second = (new_ticket("chatcmpl", CARD, CALLER) for _ in range(2))
+    first, second = (new_ticket("chatcmpl", CARD, CALLER, "name") for _ in range(2))
 
     assert first.answer_id == "chatcmpl-1"
     assert first.seed != second.seed

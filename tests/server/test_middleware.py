@@ -1,12 +1,16 @@
 import hashlib
 import logging
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from engine import EngineState
+from server.app import create_app
+from server.settings import Settings
 from tests.support.bodies import CHAT, CHAT_PATH, COMPLETION, COMPLETION_PATH
+from tests.support.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 KEYS = ("first", "second")
@@ -168,6 +172,97 @@ async def test_every_other_path_needs_a_key(guarded, path):
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_health_needs_no_key(guarded, path):
     assert (await guarded.get(path)).status_code == 200
+
+
+@pytest.fixture
+async def scoped(client_for, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("inference:i\nmetrics:m\nadmin:a\n")
+    async with client_for(api_key_file=file) as client:
+        yield client
+
+
+def every_path() -> list[tuple[str, str]]:
+    """Method and path of every route of the application, its documents included."""
+    app = create_app(Settings(api_key=("k",)), FakeEngine())
+    return sorted(
+        (method, re.sub(r"\{[^}]*\}", "x", path))
+        for method, path in walk(app.routes)
+        if method not in ("HEAD", "OPTIONS")
+    )
+
+
+def walk(routes) -> Iterator[tuple[str, str]]:
+    for route in routes:
+        if (inner := getattr(route, "original_router", None)) is not None:
+            yield from walk(inner.routes)
+        else:
+            yield from ((method, route.path) for method in route.methods)
+
+
+@pytest.mark.parametrize(("method", "path"), every_path(), ids=lambda value: value)
+async def test_only_health_answers_without_a_key(guarded, method, path):
+    status = (await guarded.request(method, path)).status_code
+
+    assert (status == 401) == (path not in ("/health", "/ready"))
+
+
+def test_the_route_table_is_walked_as_a_whole():
+    paths = {path for _, path in every_path()}
+
+    assert {"/docs", "/openapi.json", "/redoc", "/tokenize", CHAT_PATH, "/health"} <= paths
+    assert len(paths) >= 12
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "status"),
+    [
+        ("i", "/v1/models", 200),
+        ("a", "/v1/models", 200),
+        ("m", "/v1/models", 403),
+        ("m", "/openapi.json", 403),
+        ("i", "/metrics", 403),
+        ("m", "/metrics", 404),
+        ("a", "/metrics", 404),
+        ("i", "/admin/x", 403),
+        ("m", "/admin/x", 403),
+        ("a", "/admin/x", 404),
+    ],
+)
+async def test_a_key_opens_what_its_scopes_say(scoped, key, path, status):
+    answer = await scoped.get(path, headers={"Authorization": f"Bearer {key}"})
+
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["error"]["code"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize("shown", ["/llm/v1/models", "/v1/models"])
+async def test_below_a_root_path_keys_are_needed_as_above(client_for, shown):
+    async with client_for(api_key=KEYS, root_path="/llm") as client:
+        refused = await client.get(shown)
+        answer = await client.get(shown, headers={"Authorization": "Bearer first"})
+        health = await client.get("/llm/health")
+
+    assert (refused.status_code, answer.status_code, health.status_code) == (401, 200, 200)
+
+
+async def test_pages_of_no_other_origin_may_call_unless_given(client):
+    answer = await client.get("/v1/models", headers={"Origin": "https://page"})
+
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(("origin", "is_allowed"), [("https://page", True), ("https://other", False)])
+async def test_pages_of_given_origins_may_call(client_for, origin, is_allowed):
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    async with client_for(api_key=KEYS, cors_origin=("https://page",)) as client:
+        preflight = await client.options(CHAT_PATH, headers=asked)
+        refused = await client.get("/v1/models", headers={"Origin": origin})
+
+    assert (preflight.status_code == 200) == is_allowed
+    assert refused.status_code == 401
+    assert (refused.headers.get("access-control-allow-origin") == origin) == is_allowed
 
 
 async def test_without_keys_no_header_is_needed(client):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import uvicorn
 
 from engine import ConfigError, EngineCrashedError, EngineState
 from server.app import create_app
-from server.serving import DrainingServer, StopSignal, bind
+from server.serving import DrainingServer, StopSignal, bind, http_config
 from server.settings import Settings
 from tests.support.bodies import CHAT, CHAT_PATH, STREAMED_CHAT
 from tests.support.fake_engine import MODEL_ID, FakeEngine, Script
@@ -298,3 +299,22 @@ def test_localhost_is_the_ipv4_loopback():
 def test_an_ipv6_address_can_be_bound():
     with bind("::1", 0) as listener:
         assert listener.family is socket.AF_INET6
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_with_a_certificate_the_server_speaks_tls(tmp_path):
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    wanted = ["-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(chain)]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", *wanted]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    settings = Settings(ssl_certfile=chain, ssl_keyfile=key)
+    config = http_config(create_app(settings, FakeEngine()), settings)
+    config.load()
+
+    assert config.ssl is not None
+    assert config.ssl.get_ciphers()
+
+
+def test_without_a_certificate_it_does_not():
+    assert not http_config(create_app(Settings(), FakeEngine()), Settings()).is_ssl

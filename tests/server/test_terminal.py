@@ -5,7 +5,7 @@ import openai
 import pytest
 
 from engine import EngineState, StepError
-from server.terminal import Conversation, chat_at, converse, edit_lines
+from server.terminal import Conversation, chat_at, converse
 from tests.support.bodies import EVERY_EVENT
 from tests.support.fake_engine import MODEL_ID, Script
 
@@ -127,20 +127,10 @@ def test_an_answer_that_breaks_off_is_told(conversation, live):
     assert "one\n[step 7 failed]\n" in conversation.output.getvalue()
 
 
-def test_lines_are_edited_where_python_has_an_editor(monkeypatch):
+def test_lines_are_edited_where_python_has_an_editor():
     pytest.importorskip("readline")
-    monkeypatch.delitem(sys.modules, "readline")
-    edit_lines()
 
     assert "readline" in sys.modules
-
-
-def test_lines_are_read_without_an_editor_where_there_is_none(conversation, monkeypatch):
-    monkeypatch.setitem(sys.modules, "readline", None)
-    edit_lines()
-    converse(conversation, Keyboard("Hi"))
-
-    assert EVERY_EVENT in conversation.output.getvalue()
 
 
 def test_a_chat_names_the_model_and_the_keys(live):
