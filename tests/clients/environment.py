@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.source import default_cache_dir
+from server.settings import default_cache_dir
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
@@ -38,7 +38,7 @@ def node_environment() -> Path:
 
 def _made_once(kind: str, recipe: bytes, make: Callable[[Path], None]) -> Path:
     """The folder that `make` fills; one that was left half full is filled again."""
-    root = default_cache_dir(os.environ.get("XDG_CACHE_HOME", ""), Path.home()) / "clients"
+    root = default_cache_dir() / "clients"
     folder = root / f"{kind}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     root.mkdir(parents=True, exist_ok=True)
     with _only_here(root / f"{folder.name}.lock"):
