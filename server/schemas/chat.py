@@ -51,7 +51,7 @@ class TextPart(WireModel):
 
 Content = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS), Tag("list")],
+    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True), Tag("list")],
     Discriminator(
         text_or_list,
         custom_error_type="invalid_type",
@@ -86,7 +86,7 @@ class ChatMessage(WireModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class TemplateBody(WireModel):

@@ -173,7 +173,7 @@ def text_or_list(value: object) -> str | None:
 
 Stop = Annotated[
     Annotated[StopString, Tag("text")]
-    | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS), Tag("list")],
+    | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS, fail_fast=True), Tag("list")],
     Discriminator(
         text_or_list,
         custom_error_type="invalid_type",

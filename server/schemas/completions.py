@@ -29,9 +29,9 @@ def kind_of_prompt(value: object) -> str | None:
 
 Prompt = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(max_length=MAX_PROMPTS), Tag("texts")]
+    | Annotated[list[Text], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("texts")]
     | Annotated[TokenIds, Tag("token_ids")]
-    | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS), Tag("token_id_lists")],
+    | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("token_id_lists")],
     Discriminator(
         kind_of_prompt,
         custom_error_type="invalid_type",

@@ -22,13 +22,13 @@ MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 TokenId = Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKEN_IDS)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKEN_IDS, fail_fast=True)]
 Count = Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
 LogprobCount = Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Penalty = Annotated[Number, Field(ge=-2, le=2)]
 Word = Annotated[Text, Field(min_length=1, max_length=MAX_WORD_CHARS)]
-Words = Annotated[list[Word], Field(max_length=MAX_WORDS)]
+Words = Annotated[list[Word], Field(max_length=MAX_WORDS, fail_fast=True)]
 
 
 def _check_bias_keys(biases: dict[str, float]) -> dict[str, float]:
@@ -93,7 +93,7 @@ class GenerationBody(WireModel):
     max_tokens: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] | None = None
     min_tokens: Count | None = None
     stop: Stop | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_BIASES)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_BIASES, fail_fast=True)] | None = None
     ignore_eos: StrictBool | None = None
     include_stop_str_in_output: StrictBool | None = None
 

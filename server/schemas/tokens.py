@@ -46,7 +46,7 @@ class DetokenizeRequest(WireModel):
     FIELDS: ClassVar[tuple[ContractField, ...]] = DETOKENIZE
 
     model: Text | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKEN_IDS)]
+    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKEN_IDS, fail_fast=True)]
 
 
 class DetokenizeAnswer(BaseModel):

@@ -1,13 +1,13 @@
 """Bodies made from our own OpenAPI document, right ones and wrong ones: none makes the server fail."""
 
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, settings
 
 from server.app import create_app
 from server.settings import Settings
 from tests.support.fake_engine import MODEL_ID, FakeEngine
 
-schemathesis = pytest.importorskip("schemathesis", reason="made for an environment with client packages")
 pytestmark = pytest.mark.clients
 
 

@@ -85,3 +85,15 @@ def test_no_token_needs_to_be_generated_where_the_prompt_is_the_answer(fields):
 
 def test_chat_parameters_are_unknown_here():
     assert list(unknown_fields(read(messages=[]))) == [("messages",)]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [[-5] * 100_000, [[1, -5]] * 100, [[-5] * 1000] * 100, ["x", 3] * 50],
+    ids=["ids", "lists", "long lists", "mixed"],
+)
+def test_a_long_list_is_refused_at_its_first_fault(prompt):
+    with pytest.raises(ValidationError) as refused:
+        CompletionRequest.model_validate({"model": "m", "prompt": prompt})
+
+    assert refused.value.error_count() <= 2
