@@ -1,0 +1,77 @@
+// `Level`: the kernels of one instruction set, each the work of one thread on one piece.
+//
+// The operations cut their work into such pieces, and know no instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+#include "packing.h"
+
+// Activations as a linear reads them: 8-bit codes in groups of 32 with a scale each, or bfloat16,
+// or both; null where a form is not needed. Inputs beyond in_size are zeros.
+struct Rows {
+  int num_groups;
+  int8_t* codes;      // [T, 32 groups]: value = scale * code
+  float* scales;      // [T, groups]
+  int32_t* sums;      // [T, groups]: of a group's codes
+  float* offsets;     // [T, groups]: scale * sum
+  uint16_t* dense;    // [T, 32 groups] bfloat16
+};
+
+// One panel of a linear's outputs for some rows. Columns beyond the segment's are not written.
+struct PanelTask {
+  const rs_segment* segment;
+  const float* bias;  // the segment's first, or null
+  int in_size;
+  int panel;
+  int first_row;
+  int num_rows;
+  float* output;  // of first_row and the panel's first column
+  int64_t output_stride;
+  uint8_t* scratch;  // panel_scratch_bytes(in_size)
+};
+
+inline size_t panel_scratch_bytes(int in_size) {
+  return static_cast<size_t>(num_groups(in_size)) * 2 * TILE_OUTPUTS * (GROUP + 2 * sizeof(float)) + 64 * 1024;
+}
+
+// Queries [first_query, first_query + num_queries) of a chunk, with the query heads of one key head.
+struct AttendTask {
+  const rs_heads* heads;
+  const rs_cache* cache;
+  const rs_group* group;
+  int chunk;
+  int kv_head;
+  int64_t first_position;  // of the first query
+  int num_queries;
+  const float* query;  // of the first query, head 0
+  int64_t query_stride;
+  float* output;  // [.., H * D] of the first query
+  uint8_t* scratch;  // attend_scratch_bytes
+};
+
+constexpr int QUERY_BLOCK = 16;
+constexpr int KEY_TILE = 64;
+
+constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
+
+inline size_t attend_scratch_bytes(const rs_heads& heads) {
+  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK;
+  const size_t size = static_cast<size_t>(padded_head_size(heads.head_size));
+  return rows * (size * 6 + 8) + KEY_TILE * size * 6 + 4096;
+}
+
+struct Level {
+  // Values [32 first_group, 32 first_group + count) of a row, in the forms that `rows` has.
+  void (*prepare)(const Rows& rows, int row, int first_group, const float* values, int count);
+  void (*norm)(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,
+               float* total);
+  void (*silu_mul)(const float* gate, const float* up, int size, float* output);
+  void (*linear_panel)(const PanelTask& task, const Rows& rows);
+  // Turns a head's halves by cos and sin [D / 2]; in place.
+  void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
+  void (*to_cache)(const float* values, int size, uint16_t* cached);
+  void (*attend)(const AttendTask& task);
+};
