@@ -67,8 +67,7 @@ class PackedWeights:
     ) -> None:
         assert len(out_sizes) <= MAX_SEGMENTS
         self._library = library
-        self._tiles: dict[int, Tensor] = {}
-        self._bias = bias  # kept: `weights` points into it
+        self._kept = [] if bias is None else [bias]  # what `weights` points into
         self.in_size = in_size
         self.out_sizes = out_sizes
         self.weights = LinearWeights(
@@ -80,8 +79,8 @@ class PackedWeights:
         for index, size in enumerate(out_sizes):
             self.weights.segments[index].out_size = size
 
-    def pack(self, first_row: int, rows: StoredRows) -> None:
-        """Pack the tensor whose rows begin at `first_row` of the projection. From any thread."""
+    def pack(self, first_row: int, rows: StoredRows) -> Tensor:
+        """Pack the tensor whose rows begin at `first_row` of the projection; its tiles. From any thread."""
         index = self._segment_from(first_row)
         packing = FORMATS[rows.type_name]
         assert len(rows.stored) == self.out_sizes[index]
@@ -90,7 +89,7 @@ class PackedWeights:
         segment.code_bits, segment.scales, segment.centre = packing.code_bits, packing.scales, packing.centre
         num_bytes = self._library.rs_segment_bytes(ctypes.byref(segment), self.in_size)
         tiles = torch.empty(num_bytes, dtype=torch.uint8)
-        self._tiles[index] = tiles
+        self._kept.append(tiles)
         segment.tiles = tiles.data_ptr()
         self._library.rs_pack(
             ctypes.byref(segment),
@@ -100,6 +99,7 @@ class PackedWeights:
             rows.stored.stride(0),
             None if rows.row_order is None else rows.row_order.data_ptr(),
         )
+        return tiles
 
     def unpacked(self) -> Tensor:
         """[out, in] float32: what the tiles say, for comparisons."""
@@ -111,11 +111,6 @@ class PackedWeights:
                 self._library.rs_unpack_row(segment, self.in_size, own_row, values[row].data_ptr())
                 row += 1
         return values
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all tiles."""
-        return sum(tiles.nbytes for tiles in self._tiles.values())
 
     def _segment_from(self, first_row: int) -> int:
         first_rows = [sum(self.out_sizes[:index]) for index in range(len(self.out_sizes))]
