@@ -62,7 +62,7 @@ def _run(first: Configure, channel: BlockingEnd, outbox: Outbox) -> int:
     except ConfigError as error:
         outbox.put(Failed(error=error))
         return EXIT_REFUSED
-    outbox.put(Ready(card=built.card))
+    outbox.put(Ready(card=built.card, load=built.scheduler.load))
     built.intake.start()
     gc.collect()
     gc.freeze()  # what start-up made stays; later collections need not look at it

@@ -16,6 +16,7 @@ from engine.execution.device import cache_bytes, choose_device, choose_dtype, se
 from engine.execution.runner import ModelRunner
 from engine.intake import Intake
 from engine.kernels.ops import select_ops
+from engine.layers.kit import LayerKit
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Loading, ModelCard, ToEngine
 from engine.model_spec import ModelSpec
@@ -55,16 +56,10 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         _windows(spec),
     )  # fmt: skip
     logger.info(
-        "device name=%s dtype=%s threads=%d", _device_name(device), str(dtype).removeprefix("torch."), num_threads
+        "device name=%s dtype=%s threads=%d", _device_name(device), _dtype_name(dtype), num_threads
     )  # fmt: skip
-    decoder = load_decoder(
-        Path(config.model.path),
-        spec,
-        ops=select_ops(device, dtype, config.model.kernels),
-        device=device,
-        dtype=dtype,
-        on_progress=_Progress(outbox).report,
-    )
+    kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
+    decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
     layout = plan_layout(
         spec,
         CacheDemand(
@@ -87,7 +82,7 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         intake=intake,
         pool=pool,
         scheduler=scheduler,
-        card=_model_card(config, spec, layout, decoder, device, dtype),
+        card=_model_card(config, spec, layout, decoder),
     )
 
 
@@ -117,20 +112,13 @@ def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:
     )  # fmt: skip
 
 
-def _model_card(
-    config: EngineConfig,
-    spec: ModelSpec,
-    layout: CacheLayout,
-    decoder: Decoder,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> ModelCard:
+def _model_card(config: EngineConfig, spec: ModelSpec, layout: CacheLayout, decoder: Decoder) -> ModelCard:
     windows = set(spec.layer_windows)
     return ModelCard(
         model_id=config.model.model_id,
         family=spec.family,
-        device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
+        device=str(decoder.embedding.device),
+        dtype=_dtype_name(decoder.embedding.dtype),
         vocab_size=spec.vocab_size,
         eos_ids=spec.eos_ids,
         max_context=layout.max_context,
@@ -148,3 +136,7 @@ def _windows(spec: ModelSpec) -> str:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -228,7 +228,9 @@ class Engine:
         state, detail = self._state()
         is_coming = state in (EngineState.STARTING, EngineState.RESTARTING)
         message = f"the engine is {state}: {detail}" if detail else f"the engine is {state}"
-        return EngineUnavailableError(message, state=state.value, retry_after_s=SOON_S if is_coming else LATER_S)
+        return EngineUnavailableError(
+            message, state=state.value, retry_after_s=SOON_S if is_coming else LATER_S
+        )
 
     def _state(self) -> tuple[EngineState, str]:
         """The state of the whole, and a detail of it for people."""

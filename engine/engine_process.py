@@ -82,12 +82,25 @@ class EngineProcess:
 
     def kill(self) -> None:
         """Send SIGKILL, unless it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        # Not `Process.kill`: that polls first, and may so take the exit status from whoever waits for it.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
-    async def wait(self) -> None:
-        """Return when it has ended and is reaped."""
-        await self._process.wait()
+    async def reap(self) -> None:
+        """Kill it unless it has ended, and return when it is reaped.
+
+        A cancellation does not hurry this, and is raised afterwards.
+        """
+        self.kill()
+        cancelled: asyncio.CancelledError | None = None
+        while self._process.returncode is None:
+            try:
+                await self._process.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def close(self) -> None:
         """Kill it and let go of all that belongs to it, at once. May be called twice."""
@@ -152,6 +165,7 @@ class StderrLines(asyncio.Protocol):
 
 
 def write_to_stderr(line: str) -> None:
-    """Write one line to our own standard error."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """Write one line to our own standard error, if there still is one."""
+    with contextlib.suppress(OSError, ValueError):  # broken or closed: the engine goes on without
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()

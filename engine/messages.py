@@ -82,10 +82,21 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy the engine is, when it says so."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_free_blocks: int = 0
+    num_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """The engine answers requests from now on."""
 
     card: ModelCard
+    load: Load = Load()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +119,6 @@ class Refused:
 
     request_id: str
     error: EngineError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """How busy the engine is, after the step it comes with."""
-
-    num_running: int = 0
-    num_waiting: int = 0
-    num_free_blocks: int = 0
-    num_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

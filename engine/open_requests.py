@@ -217,8 +217,9 @@ class OpenRequests:
                 opened, EngineError(f"the output of request {request_id} could not be turned into text")
             )
             return
-        if choice in opened.reasons:
-            del self._by_sequence[sequence_id]
+        if choice not in opened.reasons:
+            return
+        del self._by_sequence[sequence_id]
         if opened.is_finished:
             opened.stream.end()
             self._forget(opened, ",".join(opened.reasons[choice] for choice in sorted(opened.reasons)))

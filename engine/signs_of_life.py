@@ -12,7 +12,7 @@ from engine.channel import ChannelError
 from engine.clock import Clock, wait_within
 from engine.config import SupervisionConfig
 from engine.engine_process import EngineProcess
-from engine.messages import Drained, Loading, Pulse, Ready, ToServer, Updates
+from engine.messages import Drained, Failed, Loading, Pulse, Ready, ToServer, Updates
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class SignsOfLife:
                 if isinstance(message, Updates | Pulse | Loading | Ready | Drained):
                     self._heard_s = self._clock.now()
                 self._hear(message)
+                if isinstance(message, Failed):
+                    return
         except ChannelError as error:
             logger.error("channel broken pid=%d error=%s", self._process.pid, error)  # noqa: TRY400  the error says all
         except Exception:  # the top of this task: its end is the end of the process

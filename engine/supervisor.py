@@ -8,7 +8,7 @@ after a pause, a new process is started. It does not know what requests ask for,
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.clock import Clock, SystemClock, wait_within
@@ -99,12 +99,11 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Death:
-    """How a process ended without being asked, and what it left behind."""
+    """How a process ended without being asked, and the requests it held."""
 
     how: str
     was_ready: bool
     request_ids: tuple[str, ...] = ()
-    last_lines: tuple[str, ...] = ()
 
 
 class Supervisor:
@@ -171,19 +170,12 @@ class Supervisor:
             logger.exception("supervisor failed")
             self.status.error = EngineError("the supervisor of the engine process failed; see the log")
             self._requests.end_all(self.status.error)
+        logger.error("engine failed error=%s", self.status.error)
         self._enter(EngineState.FAILED, self.status.error.message)
 
     async def _recover(self, death: _Death, policy: RestartPolicy) -> None:
-        """Log a crash, then pause; or give up."""
+        """Pause after a crash, or give up."""
         pause_s = policy.pause_s(self._clock.now(), was_ready=death.was_ready)
-        logger.error(
-            "engine crashed status=%r generation=%d restart_in_s=%s requests=%s stderr=%r",
-            death.how,
-            self.status.generation,
-            pause_s,
-            ",".join(death.request_ids) or "-",
-            " | ".join(death.last_lines),
-        )
         if pause_s is None:
             window_s = self._config.supervision.restart_window_s
             self.status.error = EngineCrashedError(
@@ -191,6 +183,7 @@ class Supervisor:
                 f"{self._config.supervision.max_restarts} within {window_s:g} s), the last time: {death.how}"
             )
             return
+        logger.info("engine restart in_s=%g crashes=%d", pause_s, policy.num_crashes)
         self._enter(EngineState.RESTARTING, f"crashed ({death.how}), starting again in {pause_s:g} s")
         await self._clock.sleep(pause_s)
         self.status.detail = "starting again"
@@ -201,14 +194,18 @@ class Supervisor:
         try:
             process = self._process = await EngineProcess.start(self._command)
         except OSError as error:
-            return _Death(how=f"not started: {error}", was_ready=False)
+            stillborn = _Death(how=f"not started: {error}", was_ready=False)
+            self._log_crash(stillborn, ())
+            return stillborn
         logger.info("engine process started pid=%d generation=%d", process.pid, self.status.generation)
+        death: _Death | None = None
         try:
             process.channel.post(Configure(config=self._config))
             death = await self._watch(process)
+            return death
         finally:
-            await self._put_down(process)
-        return replace(death, last_lines=process.last_lines)
+            self._process = None
+            await self._put_down(process, death)
 
     async def _watch(self, process: EngineProcess) -> _Death:
         signs = SignsOfLife(process, self._config.supervision, self._clock, hear=self._hear)
@@ -216,6 +213,7 @@ class Supervisor:
             await signs.wait_end()
             was_ready = self.status.state is EngineState.READY
             if self.status.error is None:
+                self.status.load = Load()
                 self._enter(EngineState.RESTARTING, "the engine process is at its end")
             how = await signs.last_news()
         finally:
@@ -224,18 +222,32 @@ class Supervisor:
         request_ids = self._requests.end_all(EngineCrashedError(held))
         return _Death(how=how, was_ready=was_ready, request_ids=request_ids)
 
-    async def _put_down(self, process: EngineProcess) -> None:
-        """Reap a process: one that is dead, or one that has to go because we stop."""
-        self._process = None
+    async def _put_down(self, process: EngineProcess, death: _Death | None) -> None:
+        """Reap a process that is dead or has to go, and log its death if nobody wanted it.
+
+        If we are stopped meanwhile it is reaped all the same.
+        """
         try:
             await process.channel.close()
             if self.status.state is EngineState.READY:
                 await wait_within(self._clock, LEAVE_S, [process.exited])
-            process.kill()
-            await process.wait()
-            await wait_within(self._clock, LAST_LINES_S, [process.wrote_all])
         finally:
-            process.close()
+            try:
+                await process.reap()
+                await wait_within(self._clock, LAST_LINES_S, [process.wrote_all])
+            finally:
+                process.close()
+                if death is not None and self.status.error is None:
+                    self._log_crash(death, process.last_lines)
+
+    def _log_crash(self, death: _Death, last_lines: tuple[str, ...]) -> None:
+        logger.error(
+            "engine crashed status=%r generation=%d requests=%s stderr=%r",
+            death.how,
+            self.status.generation,
+            ",".join(death.request_ids) or "-",
+            " | ".join(last_lines),
+        )
 
     def _hear(self, message: ToServer) -> None:
         match message:
@@ -250,7 +262,8 @@ class Supervisor:
                 self.status.detail = (
                     f"loading {stage} {100 * done // total}%" if total else f"loading {stage}"
                 )
-            case Ready(card=card):
+            case Ready(card=card, load=load):
+                self.status.load = load
                 self.status.card = card
                 self._enter(EngineState.READY)
                 logger.info("engine ready generation=%d card=%s", self.status.generation, card)

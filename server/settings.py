@@ -8,6 +8,7 @@ starts nothing: it gives the engine its `EngineConfig` and the server its own va
 import hashlib
 import ipaddress
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -16,7 +17,6 @@ from pydantic_settings import (
     BaseSettings,
     CliApp,
     CliPositionalArg,
-    CliSettingsSource,
     NoDecode,
     SettingsConfigDict,
     SettingsError,
@@ -59,15 +59,14 @@ class Command(BaseSettings):
     )
 
     @classmethod
-    def from_command_line(cls, prog: str, arguments: list[str]) -> Self:
+    def from_command_line(cls, arguments: list[str]) -> Self:
         """Read `arguments`, then the environment; `--help` prints and exits.
 
         Raises ConfigError with one line that names the setting, its value and what is wrong.
         """
         _refuse_empty_values(arguments)
         try:
-            source = CliSettingsSource[Self](cls, cli_prog_name=prog, cli_parse_args=arguments)
-            return CliApp.run(cls, cli_settings_source=source)
+            return CliApp.run(cls, cli_args=arguments)
         except ValidationError as error:
             raise ConfigError(_first_complaint(error)) from error
         except SettingsError as error:
@@ -76,6 +75,8 @@ class Command(BaseSettings):
 
 class PullSettings(Command):
     """Fetches a model into the cache folder, so that later starts need no network."""
+
+    model_config = SettingsConfigDict(cli_prog_name="ringserve pull")
 
     model: CliPositionalArg[str] = Field(
         DEMO_MODEL,
@@ -87,12 +88,11 @@ class PullSettings(Command):
     )
 
 
-class ChatSettings(Command):
+class ChatSettings(PullSettings):
     """Chats in the terminal with a running server, or with one started for it."""
 
-    model: CliPositionalArg[str] = Field(
-        DEMO_MODEL, description="Model to serve when no server is running and one is started for the chat."
-    )
+    model_config = SettingsConfigDict(cli_prog_name="ringserve chat")
+
     url: str | None = Field(
         None,
         description="Address of the server to talk to, without /v1; left out: the one at 127.0.0.1:8000, "
@@ -105,6 +105,8 @@ class ChatSettings(Command):
 
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
+
+    model_config = SettingsConfigDict(cli_prog_name="ringserve serve")
 
     host: str = Field(
         "127.0.0.1", description="Address to listen on; beyond loopback an API key is required."
@@ -183,6 +185,12 @@ class Settings(PullSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_engine_settings(self) -> Self:
+        """Let the engine's own types refuse what they would refuse later, after a model was fetched."""
+        self.to_engine_config(ModelSource(path=Path(self.model), model_id=self.model))
+        return self
+
     def to_engine_config(self, source: ModelSource) -> EngineConfig:
         """The engine's part of these settings, for the model at `source`.
 
@@ -222,7 +230,7 @@ class Settings(PullSettings):
 
 def _refuse_empty_values(arguments: list[str]) -> None:
     """An empty environment variable counts as unset, but `--api-key "$FORGOTTEN"` must not."""
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:]):
         if argument.startswith("--") and (argument.endswith("=") or following == ""):
             raise ConfigError(f"{argument.removesuffix('=')} is empty; give it a value or leave it out")
 

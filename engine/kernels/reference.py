@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.batch import Batch, GroupBatch, LayerCache
+from engine.batch import Batch, LayerCache
 
 SMALLEST_BUCKET = 128
 
@@ -43,6 +43,30 @@ def silu_mul(gate_up: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gather:
+    """Slots to read, and where their keys and values go: the same memory for every layer of a step.
+
+    Tried: fresh memory in each layer; the page faults cost more than the copying.
+    """
+
+    slots: Tensor  # [n] int64
+    keys: Tensor  # [n, K, D]
+    values: Tensor  # [n, K, D]
+
+    @classmethod
+    def of(cls, slots: Tensor, cache: LayerCache) -> "Gather":
+        """A gather from caches shaped like `cache`."""
+        shape = (len(slots), *cache.keys.shape[1:])
+        return cls(slots=slots, keys=cache.keys.new_empty(shape), values=cache.values.new_empty(shape))
+
+    def read(self, cache: LayerCache) -> tuple[Tensor, Tensor]:
+        """(keys, values), valid until the next read."""
+        torch.index_select(cache.keys, 0, self.slots, out=self.keys)
+        torch.index_select(cache.values, 0, self.slots, out=self.values)
+        return self.keys, self.values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeSpan:
     """Chunks of one token and similar length, attended in one padded call.
 
@@ -51,17 +75,16 @@ class DecodeSpan:
     """
 
     rows: Tensor | None  # [n] int64
-    slots: Tensor  # [n * longest] int64
+    gather: Gather  # of n * longest slots
     mask: Tensor  # [n, 1, 1, longest], added to the scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkSpan:
-    """A chunk of several tokens: rows [first_row, last_row), attended over its own visible keys."""
+    """A chunk of several tokens, attended over its own visible keys."""
 
-    first_row: int
-    last_row: int
-    slots: Tensor  # [keys] int64
+    rows: slice
+    gather: Gather
     mask: Tensor  # [rows, keys], added to the scores
 
 
@@ -84,12 +107,11 @@ class PreparedStep:
         """[T]: where each token's key and value are written."""
         return self._batch.groups[group].slots
 
-    def spans(self, group: int, window: int | None) -> tuple[Span, ...]:
+    def spans(self, cache: LayerCache, window: int | None) -> tuple[Span, ...]:
         """The attention calls of a layer; together they cover every row once."""
-        spans = self._spans.get((group, window))
+        spans = self._spans.get((cache.group, window))
         if spans is None:
-            spans = _spans(self._batch, self._batch.groups[group], window, self.cos.dtype)
-            self._spans[group, window] = spans
+            spans = self._spans[cache.group, window] = _spans(self._batch, cache, window)
         return spans
 
 
@@ -116,17 +138,13 @@ def rotate_and_write(
 def attend(query: Tensor, cache: LayerCache, prepared: object, window: int | None) -> Tensor:
     """Attention of [T, H, D] over the cache, [T, H · D]. Its own keys must have been written."""
     assert isinstance(prepared, PreparedStep)
-    spans = prepared.spans(cache.group, window)
+    spans = prepared.spans(cache, window)
     if len(spans) == 1:
         return _attend_span(query, cache, spans[0]).flatten(1)
-    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    output = torch.empty_like(query)
     for span in spans:
-        if isinstance(span, DecodeSpan):
-            assert span.rows is not None
-            output.index_copy_(0, span.rows, _attend_span(query.index_select(0, span.rows), cache, span))
-        else:
-            rows = slice(span.first_row, span.last_row)
-            output[rows] = _attend_span(query[rows], cache, span)
+        rows = slice(None) if span.rows is None else span.rows
+        output[rows] = _attend_span(query[rows], cache, span)
     return output.flatten(1)  # [T, H · D]
 
 
@@ -136,51 +154,45 @@ def _rotate(heads: Tensor, prepared: PreparedStep) -> Tensor:
 
 
 def _attend_span(query: Tensor, cache: LayerCache, span: Span) -> Tensor:
-    keys = cache.keys.index_select(0, span.slots)
-    values = cache.values.index_select(0, span.slots)
+    keys, values = span.gather.read(cache)
     if isinstance(span, DecodeSpan):
         return _attend_decodes(query, keys, values, span.mask)
-    return _attend_chunk(query, keys, values, span.mask)
+    attended = functional.scaled_dot_product_attention(
+        query.transpose(0, 1).unsqueeze(0),  # [1, H, n, D]
+        keys.transpose(0, 1).unsqueeze(0),  # [1, K, keys, D]
+        values.transpose(0, 1).unsqueeze(0),
+        attn_mask=span.mask,
+        enable_gqa=True,
+    )
+    return attended.squeeze(0).transpose(0, 1)  # [n, H, D]
 
 
 def _attend_decodes(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """The query heads that share a key head stand in for query positions: no key is repeated."""
     num_queries, num_heads, head_size = query.shape
-    num_kv_heads = keys.shape[1]
-    grouped = query.view(num_queries, num_kv_heads, -1, head_size)  # [n, K, H / K, D]
-    by_query = (num_queries, mask.shape[-1], num_kv_heads, head_size)
+    num_kv_heads, longest = keys.shape[1], mask.shape[-1]
     attended = functional.scaled_dot_product_attention(
-        grouped,
-        keys.view(by_query).transpose(1, 2),  # [n, K, longest, D]
-        values.view(by_query).transpose(1, 2),
+        query.view(num_queries, num_kv_heads, -1, head_size),  # [n, K, H / K, D]
+        keys.view(num_queries, longest, num_kv_heads, head_size).transpose(1, 2),  # [n, K, longest, D]
+        values.view(num_queries, longest, num_kv_heads, head_size).transpose(1, 2),
         attn_mask=mask,
     )
     return attended.reshape(num_queries, num_heads, head_size)  # [n, H, D]
 
 
-def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Key and value heads are repeated for their query heads; the fast path of torch wants that."""
-    group = query.shape[1] // keys.shape[1]
-    attended = functional.scaled_dot_product_attention(
-        query.transpose(0, 1).unsqueeze(0),  # [1, H, n, D]
-        keys.repeat_interleave(group, dim=1).transpose(0, 1).unsqueeze(0),
-        values.repeat_interleave(group, dim=1).transpose(0, 1).unsqueeze(0),
-        attn_mask=mask,
-    )
-    return attended.squeeze(0).transpose(0, 1)  # [n, H, D]
-
-
-def _spans(batch: Batch, group: GroupBatch, window: int | None, dtype: torch.dtype) -> tuple[Span, ...]:
+def _spans(batch: Batch, cache: LayerCache, window: int | None) -> tuple[Span, ...]:
+    group = batch.groups[cache.group]
     buckets: dict[int, list[int]] = defaultdict(list)
     spans: list[Span] = []
     for chunk, start in enumerate(batch.starts):
-        if batch.row_starts[chunk + 1] - batch.row_starts[chunk] == 1:
-            num_visible = start + 1 - _first_visible(start, window)
-            buckets[_bucket(num_visible)].append(chunk)
+        first = _first_visible(start, window)
+        assert group.bases[chunk] <= first, "the table must reach back as far as the layer sees"
+        if batch.row_starts[chunk + 1] - batch.row_starts[chunk] > 1:
+            spans.append(_chunk_span(batch, cache, window, chunk))
         else:
-            spans.append(_chunk_span(batch, group, window, chunk, dtype))
+            buckets[_bucket(start + 1 - first)].append(chunk)
     for _, chunks in sorted(buckets.items()):
-        spans.append(_decode_span(batch, group, window, chunks, dtype))
+        spans.append(_decode_span(batch, cache, window, chunks))
     return tuple(spans)
 
 
@@ -193,50 +205,44 @@ def _bucket(num_visible: int) -> int:
     return max(SMALLEST_BUCKET, 1 << (num_visible - 1).bit_length())
 
 
-def _decode_span(
-    batch: Batch, group: GroupBatch, window: int | None, chunks: Sequence[int], dtype: torch.dtype
-) -> DecodeSpan:
+def _decode_span(batch: Batch, cache: LayerCache, window: int | None, chunks: Sequence[int]) -> DecodeSpan:
+    group = batch.groups[cache.group]
     device = group.tables.device
     lasts = [batch.starts[chunk] for chunk in chunks]
     firsts = [_first_visible(last, window) for last in lasts]
+    longest = 1 + max(last - first for last, first in zip(lasts, firsts, strict=True))
     bases = [group.bases[chunk] for chunk in chunks]
-    assert all(base <= first for base, first in zip(bases, firsts, strict=True))
-    longest = max(last + 1 - first for last, first in zip(lasts, firsts, strict=True))
+    rows = [batch.row_starts[chunk] for chunk in chunks]
+    numbers = torch.tensor([firsts, lasts, bases, rows, chunks], device=device)  # the only copy to the device
+    first, last, base = numbers[:3].unsqueeze(-1)  # [n, 1] each
 
-    first, last, base, rows = torch.tensor(
-        [firsts, lasts, bases, [batch.row_starts[chunk] for chunk in chunks]], device=device
-    ).unsqueeze(-1)  # [n, 1] each
     positions = first + torch.arange(longest, device=device)  # [n, longest]
-    mask = torch.zeros(positions.shape, dtype=dtype, device=device)
+    mask = torch.zeros(positions.shape, dtype=cache.keys.dtype, device=device)
     mask.masked_fill_(positions > last, float("-inf"))
     offsets = torch.minimum(positions, last) - base  # [n, longest]
-    tables = group.tables if len(chunks) == batch.num_chunks else group.tables[chunks]
-    blocks = tables.gather(1, offsets // group.block_size)  # [n, longest]
-    slots = blocks * group.block_size + offsets % group.block_size
-    is_whole_step = len(chunks) == batch.num_chunks
+    blocks = group.tables.index_select(0, numbers[4]).gather(1, offsets // group.block_size)
+    slots = blocks * group.block_size + offsets % group.block_size  # [n, longest]
     return DecodeSpan(
-        rows=None if is_whole_step else rows.squeeze(-1), slots=slots.flatten(), mask=mask[:, None, None]
+        rows=None if len(chunks) == batch.num_chunks else numbers[3],
+        gather=Gather.of(slots.flatten(), cache),
+        mask=mask[:, None, None],
     )
 
 
-def _chunk_span(
-    batch: Batch, group: GroupBatch, window: int | None, chunk: int, dtype: torch.dtype
-) -> ChunkSpan:
+def _chunk_span(batch: Batch, cache: LayerCache, window: int | None, chunk: int) -> ChunkSpan:
+    group = batch.groups[cache.group]
     device = group.tables.device
-    first_row, last_row = batch.row_starts[chunk], batch.row_starts[chunk + 1]
-    start, base = batch.starts[chunk], group.bases[chunk]
-    stop = start + last_row - first_row
-    first = _first_visible(start, window)
-    assert base <= first
+    rows = slice(batch.row_starts[chunk], batch.row_starts[chunk + 1])
+    start, stop = batch.starts[chunk], batch.starts[chunk] + rows.stop - rows.start
 
-    positions = torch.arange(first, stop, device=device)  # [keys]
+    positions = torch.arange(_first_visible(start, window), stop, device=device)  # [keys]
     queries = torch.arange(start, stop, device=device).unsqueeze(-1)  # [rows, 1]
     is_hidden = positions > queries  # [rows, keys]
     if window is not None:
         is_hidden |= positions <= queries - window
-    mask = torch.zeros(is_hidden.shape, dtype=dtype, device=device)
+    mask = torch.zeros(is_hidden.shape, dtype=cache.keys.dtype, device=device)
     mask.masked_fill_(is_hidden, float("-inf"))
-    offsets = positions - base
+    offsets = positions - group.bases[chunk]
     blocks = group.tables[chunk].index_select(0, offsets // group.block_size)
     slots = blocks * group.block_size + offsets % group.block_size
-    return ChunkSpan(first_row=first_row, last_row=last_row, slots=slots, mask=mask)
+    return ChunkSpan(rows=rows, gather=Gather.of(slots, cache), mask=mask)

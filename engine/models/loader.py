@@ -85,13 +85,9 @@ Place = DensePlace | PackedPlace
 
 
 def load_decoder(
-    path: Path,
-    spec: ModelSpec,
-    *,
-    kit: LayerKit,
-    on_progress: Callable[[int, int], None],
+    path: Path, spec: ModelSpec, kit: LayerKit, on_progress: Callable[[int, int], None]
 ) -> Decoder:
-    """The decoder of `spec`, built with `kit`, with the weights in `path`, a folder or a `.gguf` file.
+    """The decoder of `spec`, built with `kit`, with the weights in `path`: a folder or a `.gguf` file.
 
     `on_progress(done, total)` is called on this thread with bytes of the file as tensors arrive.
     CheckpointError when tensors are missing, unexpected, misshapen or of an unsupported type.

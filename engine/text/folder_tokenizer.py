@@ -1,7 +1,8 @@
 """A tokenizer from a folder in Hugging Face format: tokenizer.json and the files around it.
 
-tokenizer.json is taken as it is; tokenizer_config.json, special_tokens_map.json, the chat template and
-generation_config.json say the rest. A folder without tokenizer.json is converted first.
+tokenizer.json is taken as it is, the tokens it puts around a text included (`add_bos_token` in
+tokenizer_config.json has no say beside it, as in transformers 5); the other files name special
+tokens, the chat template, and what ends a sequence. A folder without tokenizer.json is converted first.
 """
 
 import json
@@ -25,11 +26,8 @@ def load_folder_tokenizer(folder: Path) -> TokenizerParts:
     config = _read_settings(folder / "tokenizer_config.json")
     _add_tokens(backend, config)
     named = _named_tokens({**_read_settings(folder / "special_tokens_map.json"), **config})
-    is_stated = "add_bos_token" in config or "add_eos_token" in config
     return TokenizerParts(
         backend=backend,
-        prefix_ids=_stated_ids(backend, config, named, "bos") if is_stated else None,
-        suffix_ids=_stated_ids(backend, config, named, "eos") if is_stated else (),
         special_tokens=named,
         eos_ids=_eos_ids(backend, folder, named),
         chat_template=_chat_template(folder, config),
@@ -92,23 +90,17 @@ def _named_tokens(settings: Settings) -> dict[str, str]:
     return named
 
 
-def _stated_ids(
-    backend: tokenizers.Tokenizer, config: Settings, named: Mapping[str, str], end: str
-) -> tuple[int, ...]:
-    token_id = backend.token_to_id(named.get(f"{end}_token", ""))
-    return (token_id,) if config.get(f"add_{end}_token") and token_id is not None else ()
-
-
 def _eos_ids(backend: tokenizers.Tokenizer, folder: Path, named: Mapping[str, str]) -> frozenset[int]:
-    """What generation_config.json says, else config.json, else the tokenizer's own end of sequence."""
-    for file in ("generation_config.json", "config.json"):
+    """What config.json and generation_config.json say together, else the tokenizer's own end of sequence."""
+    stated: set[int] = set()
+    for file in ("config.json", "generation_config.json"):
         match _read_settings(folder / file).get("eos_token_id"):
             case int(token_id):
-                return frozenset({token_id})
-            case [*token_ids] if token_ids:
-                return frozenset(token_id for token_id in token_ids if isinstance(token_id, int))
+                stated.add(token_id)
+            case [*token_ids]:
+                stated.update(token_id for token_id in token_ids if isinstance(token_id, int))
     own_id = backend.token_to_id(named.get("eos_token", ""))
-    return frozenset() if own_id is None else frozenset({own_id})
+    return frozenset(stated or ({own_id} if own_id is not None else ()))
 
 
 def _chat_template(folder: Path, config: Settings) -> str | None:

@@ -11,10 +11,10 @@ from enum import IntEnum
 from pathlib import Path
 
 import tokenizers
-from tokenizers import decoders, models, normalizers
+from tokenizers import decoders, models, normalizers, processors
 
 from engine.errors import CheckpointError
-from engine.gguf_metadata import SENTENCEPIECE_EOS_ID, GgufMetadata, gguf_eos_ids, read_gguf_metadata
+from engine.text.gguf_metadata import GgufMetadata, read_gguf_metadata
 from engine.text.pre_tokenization import PreTokenization
 from engine.text.token_bytes import SPACE_MARK
 from engine.text.tokenizer_parts import TokenizerParts
@@ -25,8 +25,10 @@ NAMED_TOKENS = {
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
-SENTENCEPIECE_IDS = {"unk_token": 0, "bos_token": 1, "eos_token": SENTENCEPIECE_EOS_ID}
+SENTENCEPIECE_IDS = {"unk_token": 0, "bos_token": 1, "eos_token": 2}
 """Where sentencepiece puts them, for files that do not say."""
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+"""What ends a sequence: the end of a text, of a turn, of a message."""
 
 
 class TokenType(IntEnum):
@@ -64,13 +66,14 @@ def _to_parts(vocabulary: "_Vocabulary") -> TokenizerParts:
     backend.add_special_tokens([_added_token(token, is_special=True) for token in controls])
     defined = vocabulary.of_types(TokenType.USER_DEFINED)
     backend.add_tokens([_added_token(token, is_special=False) for token in defined])
+    backend.post_processor = _around_text(metadata, named_ids, adds_bos)
     template = metadata.get("tokenizer.chat_template")
     return TokenizerParts(
         backend=backend,
-        prefix_ids=_end_ids("bos", named_ids, bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos))),
-        suffix_ids=_end_ids("eos", named_ids, bool(metadata.get("tokenizer.ggml.add_eos_token", False))),
         special_tokens={name: vocabulary.tokens[index] for name, index in named_ids.items()},
-        eos_ids=frozenset(gguf_eos_ids(metadata)),
+        eos_ids=frozenset(
+            value for key in ENDS if isinstance(value := metadata.get(f"tokenizer.ggml.{key}"), int)
+        ),
         chat_template=template if isinstance(template, str) else None,
     )
 
@@ -178,9 +181,19 @@ def _added_token(content: str, *, is_special: bool) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(content, normalized=False, special=is_special)
 
 
-def _end_ids(name: str, named_ids: Mapping[str, int], is_added: bool) -> tuple[int, ...]:
-    if not is_added:
-        return ()
-    if f"{name}_token" not in named_ids:
-        raise CheckpointError(f"tokenizer.ggml.add_{name}_token is set, but there is no {name}_token_id")
-    return (named_ids[f"{name}_token"],)
+def _around_text(
+    metadata: GgufMetadata, named_ids: Mapping[str, int], adds_bos: bool
+) -> processors.TemplateProcessing:
+    """The tokens that a text is put between; `adds_bos` holds where the file does not say."""
+    is_added = {
+        "bos": bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos)),
+        "eos": bool(metadata.get("tokenizer.ggml.add_eos_token", False)),
+    }
+    ends = [end for end in is_added if is_added[end]]
+    for end in ends:
+        if f"{end}_token" not in named_ids:
+            raise CheckpointError(f"tokenizer.ggml.add_{end}_token is set, but there is no {end}_token_id")
+    order = [piece for piece in ("bos", "$A", "eos") if piece == "$A" or piece in ends]
+    return processors.TemplateProcessing(
+        single=order, special_tokens=[(end, named_ids[f"{end}_token"]) for end in ends]
+    )

@@ -55,12 +55,10 @@ class Tokenizer:
         `add_special_tokens` puts the tokens around it that the model expects at the ends of a text,
         if any. Raises RequestError for text that is no valid Unicode (a lone surrogate).
         """
-        parts = self._parts
-        if parts.prefix_ids is None:
-            return self._encode(text, add_special_tokens)
-        if not add_special_tokens:
-            return self._encode(text, False)
-        return [*parts.prefix_ids, *self._encode(text, False), *parts.suffix_ids]
+        try:
+            return self._parts.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError as error:  # what the library makes of text that has no UTF-8
+            raise RequestError("the text is no valid Unicode: it holds a lone surrogate") from error
 
     def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
         """Token ids of the prompt that the chat template makes of `messages`, up to the answer.
@@ -72,7 +70,7 @@ class Tokenizer:
             raise RequestError(
                 "this model has no chat template; send its prompt to /v1/completions", "messages"
             )
-        return self._encode(self._chat_template.render(messages), False)
+        return self.encode(self._chat_template.render(messages), add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of a whole sequence; bytes that are no UTF-8 become U+FFFD.
@@ -87,12 +85,6 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes of one token, a special one's name included; none for an id without a token."""
         return self._token_bytes[token_id]
-
-    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        try:
-            return self._parts.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except TypeError as error:  # what the library makes of text that has no UTF-8
-            raise RequestError("the text is no valid Unicode: it holds a lone surrogate") from error
 
 
 def _special_ids(parts: TokenizerParts) -> frozenset[int]:

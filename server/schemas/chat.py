@@ -119,7 +119,9 @@ class ChatCompletionRequest(GenerationBody):
         "store": (None, False),
     }
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] = Field(
+        description="The conversation so far, oldest first."
+    )
     max_completion_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = Field(
         None, description="Most tokens of one choice; what is left of the context if left out."
     )

@@ -101,12 +101,16 @@ def test_a_frame_that_comes_byte_by_byte_is_one_message():
     assert asyncio.run(run()) == pulse(7)
 
 
-@pytest.mark.parametrize("num_bytes", [1, HEADER_BYTES, HEADER_BYTES + 1], ids=["header", "border", "payload"])
+@pytest.mark.parametrize(
+    "num_bytes", [1, HEADER_BYTES, HEADER_BYTES + 1], ids=["header", "border", "payload"]
+)
 def test_an_end_in_the_middle_of_a_frame_is_an_end_for_the_server(num_bytes: int):
     assert received_from(to_frame(pulse(1)) + to_frame(pulse(2))[:num_bytes]) == [pulse(1), None]
 
 
-@pytest.mark.parametrize("num_bytes", [1, HEADER_BYTES, HEADER_BYTES + 1], ids=["header", "border", "payload"])
+@pytest.mark.parametrize(
+    "num_bytes", [1, HEADER_BYTES, HEADER_BYTES + 1], ids=["header", "border", "payload"]
+)
 def test_an_end_in_the_middle_of_a_frame_is_an_end_for_the_engine(num_bytes: int):
     ours, theirs = channel_pair()
     ours.sendall(to_frame(Drain()) + to_frame(submit(9))[:num_bytes])

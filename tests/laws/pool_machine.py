@@ -32,7 +32,7 @@ class PoolMachine(RuleBasedStateMachine):
         spare_blocks=st.integers(0, 12),
         steps_in_flight=st.integers(1, 2),
     )
-    def start(  # noqa: PLR0917 - Hypothesis passes them by name
+    def start(
         self, windows, block_size, max_chunk_tokens, max_running, spare_budget, spare_blocks, steps_in_flight
     ):
         dials = {"block_size": block_size, "max_chunk_tokens": max_chunk_tokens, "max_context": MAX_CONTEXT}

@@ -12,6 +12,7 @@ from tests.support.tiny_model import write_tiny_checkpoint
 
 PROMPTS = [tuple((7 * i + 3 * length) % 250 + 1 for i in range(length)) for length in (1, 5, 8, 19, 40)]
 MAX_TOKENS = 12
+TOKEN_BYTES = 2 * 2 * 2 * 16 * 8  # keys and values, two layers, two heads of 16 float64 numbers
 
 
 @pytest.fixture(scope="module", params=[None, 8], ids=["full", "window8"])
@@ -59,9 +60,7 @@ def test_chunks_neighbours_and_preemptions_change_no_token(
     num_spare_blocks,
     steps_in_flight,
 ):
-    block_bytes = (
-        block_size * 2 * 2 * 8 * 8 * 2
-    )  # two layers, two kv heads, head size 8, float64, keys and values
+    block_bytes = block_size * TOKEN_BYTES
     longest = -(-(max(map(len, PROMPTS)) + MAX_TOKENS) // block_size) + 1
     with threaded_engine(
         checkpoint,

@@ -6,6 +6,7 @@ from tests.support.threaded_engine import threaded_engine, tiny_request
 from tests.support.tiny_model import write_tiny_checkpoint
 
 PROMPT = tuple(range(60, 73))
+TOKEN_BYTES = 2 * 2 * 2 * 16 * 8  # keys and values, two layers, two heads of 16 float64 numbers
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_choices_and_seeds_draw_differently(checkpoint):
 
 
 def test_preemption_repeats_no_draw_and_changes_none(checkpoint):
-    few_blocks = {"block_size": 4, "kv_cache_bytes": 12 * 4 * 2 * 2 * 8 * 8 * 2}
+    few_blocks = {"block_size": 4, "kv_cache_bytes": 12 * 4 * TOKEN_BYTES}
     with threaded_engine(checkpoint) as engine:
         roomy = engine.run(*[_request(f"r{seed}", seed) for seed in range(4)])
     with threaded_engine(checkpoint, model={"max_context": 40}, cache=few_blocks) as engine:

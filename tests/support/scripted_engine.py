@@ -109,7 +109,9 @@ class ScriptedEngine:
 
     def take(self, request: Request, first: int) -> None:
         if REFUSE in request.prompt_ids:
-            self.end.send(Refused(request_id=request.request_id, error=RequestError("refused by script", "n")))
+            self.end.send(
+                Refused(request_id=request.request_id, error=RequestError("refused by script", "n"))
+            )
             return
         if IGNORE in request.prompt_ids:
             return

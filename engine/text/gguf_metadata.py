@@ -1,11 +1,9 @@
 """The key-value header of a GGUF file, read in one pass.
 
-Both halves need it: hyper-parameters in the engine process, the vocabulary in the server process.
-It knows the container only: neither tensors nor what a key means, but for the few ids that end a
-sequence, which both halves must agree on.
+It knows the container only: neither tensors, which are the engine process's, nor what a key means.
 
-Tried: the `gguf` package's reader makes several array views per string, 1.3 s and 100 MB for a
-vocabulary of 49,152 tokens and its merges on two cores; this takes 0.06 s, and imports no numpy.
+Tried: the `gguf` package's reader makes several array views per string: 4 s and 160 MB for a
+vocabulary of 49,152 tokens and its merges; this takes 0.07 s, and imports no numpy.
 Source: the GGUF specification, version 3 (2 differs in nothing that is read here).
 """
 
@@ -39,14 +37,6 @@ SCALAR_FORMATS = {
 }
 """struct and array type codes of the scalar value types; `array` has no "?" and reads bytes instead."""
 
-CONTROL = 3
-"""The entry of `tokenizer.ggml.token_type` that marks a control token."""
-
-SENTENCEPIECE_EOS_ID = 2
-"""The end of a sequence in a sentencepiece vocabulary that does not say."""
-
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>")
-
 
 def read_gguf_metadata(path: Path) -> dict[str, GgufValue]:
     """Every key of the file's header with its value, in file order.
@@ -58,24 +48,6 @@ def read_gguf_metadata(path: Path) -> dict[str, GgufValue]:
             return _HeaderReader(content).read()
     except (OSError, ValueError, struct.error) as error:
         raise CheckpointError(f"{path} cannot be read as a GGUF file: {error}") from error
-
-
-def gguf_eos_ids(metadata: GgufMetadata) -> tuple[int, ...]:
-    """The tokens that end a sequence, in ascending order.
-
-    Those the file states (end of sequence, of turn, of message), and control tokens that end a turn
-    by their well-known name, since older files state the end of a text only.
-    """
-    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-    ids = {value for key in keys if isinstance(value := metadata.get(f"tokenizer.ggml.{key}"), int)}
-    if metadata.get("tokenizer.ggml.model") == "llama" and "tokenizer.ggml.eos_token_id" not in metadata:
-        ids.add(SENTENCEPIECE_EOS_ID)
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    types = metadata.get("tokenizer.ggml.token_type")
-    if isinstance(tokens, list) and isinstance(types, list):
-        controls = (index for index, token_type in enumerate(types) if token_type == CONTROL)
-        ids.update(index for index in controls if index < len(tokens) and tokens[index] in TURN_ENDS)
-    return tuple(sorted(ids))
 
 
 class _HeaderReader:

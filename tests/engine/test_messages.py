@@ -1,0 +1,114 @@
+import pickle
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from engine import messages
+from engine.config import EngineConfig, ModelConfig
+from engine.errors import CheckpointError, EngineUnavailableError, StepError
+from engine.messages import (
+    Abort,
+    Accepted,
+    Configure,
+    Drain,
+    Drained,
+    Failed,
+    Finish,
+    Load,
+    Loading,
+    ModelCard,
+    Pulse,
+    Ready,
+    Refused,
+    Submit,
+    ToEngine,
+    ToServer,
+    Updates,
+)
+from engine.request import FinishReason
+from tests.support.new_request import new_request
+
+LOAD = Load(num_running=1, num_waiting=2, num_free_blocks=3, num_steps=4)
+CARD = ModelCard(
+    model_id="m",
+    family="llama",
+    device="cpu",
+    dtype="bfloat16",
+    vocab_size=264,
+    eos_ids=(1, 2),
+    max_context=100,
+    window=None,
+    weight_bytes=5,
+    block_size=16,
+    block_bytes=6,
+    num_blocks=7,
+)
+EVERY_MESSAGE = [
+    Configure(config=EngineConfig(model=ModelConfig(path="p", model_id="m"))),
+    Submit(request=new_request("hello", num_choices=2, stop=("a",)), first_sequence_id=256),
+    Abort(request_id="a"),
+    Finish(request_id="a", choice=1),
+    Drain(),
+    Loading(stage="weights", done=1, total=2),
+    Ready(card=CARD),
+    Failed(error=CheckpointError("no weights")),
+    Accepted(request_id="a"),
+    Refused(request_id="a", error=EngineUnavailableError("draining", "draining", 2.0)),
+    Updates(
+        sequence_ids=(4, 9),
+        num_tokens=(1, 2),
+        token_ids=(17, 5, 6),
+        logprobs=(-0.5,),
+        finish_reasons=(None, FinishReason.STOP),
+        failures=((3, StepError("boom")),),
+        load=LOAD,
+    ),
+    Pulse(load=LOAD),
+    Drained(),
+]
+IDS = [type(message).__name__ for message in EVERY_MESSAGE]
+
+
+def test_every_message_is_tried_here():
+    tried = {type(message) for message in EVERY_MESSAGE}
+
+    assert tried == {Configure, *ToEngine.__args__, *ToServer.__args__}
+
+
+@pytest.mark.parametrize("message", EVERY_MESSAGE, ids=IDS)
+def test_a_message_survives_pickling_and_compares_equal(message: object):
+    arrived = pickle.loads(pickle.dumps(message, 5))
+
+    assert type(arrived) is type(message)
+    assert arrived == message
+
+
+@pytest.mark.parametrize("message", [*EVERY_MESSAGE, CARD, LOAD], ids=[*IDS, "ModelCard", "Load"])
+def test_a_message_is_frozen_and_slotted(message: object):
+    assert type(message).__dataclass_params__.frozen
+    assert not hasattr(message, "__dict__")
+
+
+def test_a_message_that_differs_in_one_field_is_not_equal():
+    assert Updates(sequence_ids=(1,)) != Updates(sequence_ids=(2,))
+    assert Refused(request_id="a", error=StepError("x")) != Refused(request_id="a", error=StepError("y"))
+
+
+def test_news_of_a_full_step_takes_a_few_bytes_per_row():
+    num_rows = 256
+    updates = Updates(
+        sequence_ids=tuple(range(256, 256 + num_rows)),
+        num_tokens=(1,) * num_rows,
+        token_ids=tuple(range(30_000, 30_000 + num_rows)),
+        finish_reasons=(None,) * num_rows,
+    )
+
+    assert len(pickle.dumps(updates, 5)) < 12 * num_rows
+
+
+def test_everything_in_the_module_that_is_a_record_is_plain_data():
+    records = [kind for kind in vars(messages).values() if isinstance(kind, type) and is_dataclass(kind)]
+
+    own = [kind for kind in records if kind.__module__ == messages.__name__]
+    assert all("Tensor" not in str(field.type) for kind in own for field in fields(kind))
+    assert len(own) == len(EVERY_MESSAGE) + 2

@@ -1,0 +1,421 @@
+import asyncio
+import logging
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
+from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine, Updates
+from engine.open_requests import OpenRequest, OpenRequests
+from engine.request import FinishReason, Request
+from engine.stream import TokenEvent
+from engine.text.detokenizer import ChoiceText
+from tests.support.byte_tokenizer import EOS_ID, ByteTokenizer
+from tests.support.manual_clock import ManualClock
+from tests.support.new_request import new_request
+
+STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
+
+
+class World:
+    """OpenRequests with a record of what it sent."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.requests = OpenRequests(self.clock.now)
+        self.sent: list[ToEngine] = []
+
+    def open(self, request: Request | None = None, **fields: object) -> OpenRequest:
+        request = request or new_request(**fields)
+        tokenizer = ByteTokenizer()
+        texts = [
+            ChoiceText(tokenizer, request.sampling.stop, frozenset({EOS_ID}))
+            for _ in range(request.num_choices)
+        ]
+        return self.requests.open(request, texts, self.sent.append)
+
+    def hear(self, *rows: tuple[int, str, FinishReason | None], logprobs: tuple[float, ...] = ()) -> None:
+        """Rows of (sequence id, text of its tokens, finish reason)."""
+        self.requests.hear(
+            Updates(
+                sequence_ids=tuple(row[0] for row in rows),
+                num_tokens=tuple(len(row[1].encode()) for row in rows),
+                token_ids=tuple(b"".join(row[1].encode() for row in rows)),
+                finish_reasons=tuple(row[2] for row in rows),
+                logprobs=logprobs,
+            )
+        )
+
+    def hear_failure(self, sequence_id: int, error: EngineError) -> None:
+        self.requests.hear(Updates(failures=((sequence_id, error),)))
+
+
+async def rest(opened: OpenRequest) -> list[TokenEvent]:
+    """What a reader finds now; the stream must have ended."""
+    return [event async for event in opened.stream]
+
+
+def brief(events: list[TokenEvent]) -> list[tuple[int, str, FinishReason | None]]:
+    return [(event.choice, event.text, event.finish_reason) for event in events]
+
+
+def in_loop(act: Callable[[World], object]) -> object:
+    async def run() -> object:
+        return await act(World())
+
+    return asyncio.run(run())
+
+
+def test_tokens_become_text_until_the_engine_ends_the_choice():
+    async def act(world: World) -> object:
+        opened = world.open()
+        first = opened.first_sequence_id
+        world.hear((first, "he", None))
+        one = await anext(opened.stream)
+        world.hear((first, "y", STOP))
+        return one, await rest(opened), world.sent
+
+    one, others, sent = in_loop(act)
+    assert (one.text, one.token_ids, one.num_output_tokens) == ("he", (104, 101), 2)
+    assert [(event.text, event.num_output_tokens, event.finish_reason) for event in others] == [
+        ("y", 3, STOP)
+    ]
+    assert sent == []
+
+
+def test_an_end_without_tokens_is_an_event_of_its_own():
+    async def act(world: World) -> object:
+        opened = world.open()
+        world.hear((opened.first_sequence_id, "", LENGTH))
+        return brief(await rest(opened))
+
+    assert in_loop(act) == [(0, "", LENGTH)]
+
+
+def test_an_end_releases_an_incomplete_character():
+    async def act(world: World) -> object:
+        opened = world.open()
+        world.requests.hear(
+            Updates(
+                sequence_ids=(opened.first_sequence_id,),
+                num_tokens=(2,),
+                token_ids=(97, 0xE2),
+                finish_reasons=(LENGTH,),
+            )
+        )
+        return brief(await rest(opened))
+
+    assert in_loop(act) == [(0, "a\N{REPLACEMENT CHARACTER}", LENGTH)]
+
+
+def test_a_step_without_text_to_show_is_no_event():
+    async def act(world: World) -> object:
+        opened = world.open(stop=("xyz",))
+        world.hear((opened.first_sequence_id, "xy", None))
+        reading = asyncio.ensure_future(anext(opened.stream))
+        await asyncio.sleep(0)
+        was_waiting = not reading.done()
+        world.hear((opened.first_sequence_id, "!", None))
+        return was_waiting, (await reading).text
+
+    assert in_loop(act) == (True, "xy!")
+
+
+def test_a_stop_string_ends_the_choice_and_tells_the_engine():
+    async def act(world: World) -> object:
+        opened = world.open(stop=("lo",))
+        world.hear((opened.first_sequence_id, "hello!", None))
+        return brief(await rest(opened)), world.sent, world.requests.num_sequences
+
+    assert in_loop(act) == ([(0, "hel", STOP)], [Finish(request_id="a", choice=0)], 0)
+
+
+def test_a_stop_string_in_the_last_tokens_comes_before_the_engines_own_end():
+    async def act(world: World) -> object:
+        opened = world.open(stop=("lo",))
+        world.hear((opened.first_sequence_id, "hello", LENGTH))
+        return brief(await rest(opened)), world.sent
+
+    assert in_loop(act) == ([(0, "hel", STOP)], [])
+
+
+def test_late_news_of_a_choice_that_ended_is_dropped():
+    async def act(world: World) -> object:
+        opened = world.open(stop=("b",), num_choices=2)
+        first = opened.first_sequence_id
+        world.hear((first, "ab", None), (first + 1, "x", None))
+        world.hear((first, "zz", LENGTH), (first + 1, "y", LENGTH))
+        world.hear_failure(first, StepError("late"))
+        return brief(await rest(opened)), world.sent
+
+    assert in_loop(act) == ([(0, "a", STOP), (1, "xy", LENGTH)], [Finish(request_id="a", choice=0)])
+
+
+def test_a_stream_ends_only_when_all_choices_have():
+    async def act(world: World) -> object:
+        opened = world.open(num_choices=2)
+        first = opened.first_sequence_id
+        world.hear((first + 1, "b", STOP))
+        one = await anext(opened.stream)
+        reading = asyncio.ensure_future(anext(opened.stream))
+        await asyncio.sleep(0)
+        was_waiting = not reading.done()
+        world.hear((first, "a", LENGTH))
+        return brief([one, await reading]), was_waiting, await rest(opened)
+
+    assert in_loop(act) == ([(1, "b", STOP), (0, "a", LENGTH)], True, [])
+
+
+def test_a_failure_of_one_choice_ends_the_stream_and_aborts_the_others():
+    async def act(world: World) -> object:
+        opened = world.open(num_choices=3)
+        first = opened.first_sequence_id
+        world.hear((first, "a", None))
+        world.hear_failure(first + 1, StepError("boom"))
+        event = await anext(opened.stream)
+        with pytest.raises(StepError, match="boom"):
+            await anext(opened.stream)
+        return event.text, world.sent, world.requests.num_sequences
+
+    assert in_loop(act) == ("a", [Abort(request_id="a")], 0)
+
+
+def test_a_failure_of_the_only_choice_aborts_nothing():
+    async def act(world: World) -> object:
+        opened = world.open()
+        world.hear_failure(opened.first_sequence_id, StepError("boom"))
+        with pytest.raises(StepError, match="boom"):
+            await anext(opened.stream)
+        return world.sent
+
+    assert in_loop(act) == []
+
+
+def test_each_stream_gets_an_error_of_its_own():
+    async def act(world: World) -> object:
+        both = [world.open(request_id="a"), world.open(request_id="b")]
+        request_ids = world.requests.end_all(EngineCrashedError("gone"))
+        errors = []
+        for opened in both:
+            with pytest.raises(EngineCrashedError) as caught:
+                await anext(opened.stream)
+            errors.append(caught.value)
+        return request_ids, errors
+
+    request_ids, errors = in_loop(act)
+    assert request_ids == ("a", "b")
+    assert errors[0] == errors[1]
+    assert errors[0] is not errors[1]
+
+
+def test_closing_a_stream_aborts_the_request_and_forgets_it():
+    async def act(world: World) -> object:
+        opened = world.open(num_choices=2)
+        await opened.stream.aclose()
+        world.hear((opened.first_sequence_id, "a", STOP))
+        return world.sent, world.requests.num_sequences, "a" in world.requests, await rest(opened)
+
+    assert in_loop(act) == ([Abort(request_id="a")], 0, False, [])
+
+
+def test_closing_a_finished_stream_does_not_touch_a_new_request_of_the_same_id():
+    async def act(world: World) -> object:
+        old = world.open()
+        world.hear((old.first_sequence_id, "a", STOP))
+        new = world.open()
+        await old.stream.aclose()
+        world.hear((new.first_sequence_id, "b", STOP))
+        return brief(await rest(new)), world.sent
+
+    assert in_loop(act) == ([(0, "b", STOP)], [])
+
+
+def test_log_probabilities_go_to_those_that_asked_although_others_are_forgotten():
+    async def act(world: World) -> object:
+        forgotten = world.open(request_id="a", logprobs=True)
+        without = world.open(request_id="b")
+        asked = world.open(request_id="c", logprobs=True)
+        await forgotten.stream.aclose()
+        world.hear(
+            (forgotten.first_sequence_id, "xy", None),
+            (without.first_sequence_id, "uvw", STOP),
+            (asked.first_sequence_id, "pq", STOP),
+            logprobs=(-1.0, -2.0, -3.0, -4.0),
+        )
+        return await rest(without), await rest(asked)
+
+    (without,), (asked,) = in_loop(act)
+    assert without.logprobs == ()
+    assert [(entry.text, entry.logprob) for entry in asked.logprobs] == [("p", -3.0), ("q", -4.0)]
+
+
+def test_sequence_ids_grow_and_those_of_one_request_are_consecutive_and_its_own():
+    async def act(world: World) -> object:
+        ranges = []
+        for number in range(8):
+            logprobs = number % 3 == 0
+            opened = world.open(request_id=str(number), num_choices=128, logprobs=logprobs)
+            ranges.append(range(opened.first_sequence_id, opened.first_sequence_id + 128))
+        return ranges
+
+    ranges = in_loop(act)
+    assert all(before[-1] < after[0] for before, after in pairwise(ranges))
+
+
+def test_acceptance_is_awaited():
+    async def act(world: World) -> object:
+        opened = world.open()
+        waiting = asyncio.ensure_future(opened.wait_accepted())
+        await asyncio.sleep(0)
+        was_waiting = not waiting.done()
+        world.requests.hear(Accepted(request_id="a"))
+        return was_waiting, await waiting
+
+    assert in_loop(act) == (True, None)
+
+
+def test_news_before_acceptance_is_kept():
+    async def act(world: World) -> object:
+        opened = world.open()
+        world.hear((opened.first_sequence_id, "a", STOP))
+        world.requests.hear(Accepted(request_id="a"))
+        return brief(await rest(opened))
+
+    assert in_loop(act) == [(0, "a", STOP)]
+
+
+def test_a_refusal_is_raised_to_who_waits_for_acceptance_and_forgets_the_request():
+    async def act(world: World) -> object:
+        opened = world.open()
+        world.requests.hear(Refused(request_id="a", error=RequestError("no", "n")))
+        with pytest.raises(RequestError) as caught:
+            await opened.wait_accepted()
+        await opened.stream.aclose()
+        return caught.value, "a" in world.requests, world.sent
+
+    assert in_loop(act) == (RequestError("no", "n"), False, [])
+
+
+def test_the_end_of_all_is_raised_to_who_waits_for_acceptance():
+    async def act(world: World) -> object:
+        opened = world.open()
+        waiting = asyncio.ensure_future(opened.wait_accepted())
+        await asyncio.sleep(0)
+        world.requests.end_all(EngineCrashedError("gone"))
+        with pytest.raises(EngineCrashedError):
+            await waiting
+
+    in_loop(act)
+
+
+def test_answers_for_unknown_requests_are_dropped():
+    async def act(world: World) -> object:
+        world.requests.hear(Accepted(request_id="unknown"))
+        world.requests.hear(Refused(request_id="unknown", error=RequestError("no")))
+        world.hear((4711, "abc", STOP))
+        world.hear_failure(4711, StepError("boom"))
+        return world.sent
+
+    assert in_loop(act) == []
+
+
+def test_a_stream_still_open_when_the_engine_has_drained_ends_as_stopping():
+    async def act(world: World) -> object:
+        opened = world.open()
+        world.requests.hear(Drained())
+        with pytest.raises(EngineUnavailableError) as caught:
+            await anext(opened.stream)
+        return caught.value.state
+
+    assert in_loop(act) == "stopping"
+
+
+def test_idle_is_when_nothing_is_under_way():
+    async def act(world: World) -> object:
+        await world.requests.wait_idle()
+        opened = world.open()
+        waiting = asyncio.ensure_future(world.requests.wait_idle())
+        await asyncio.sleep(0)
+        was_waiting = not waiting.done()
+        world.hear((opened.first_sequence_id, "a", STOP))
+        await waiting
+        return was_waiting
+
+    assert in_loop(act) is True
+
+
+def test_a_fault_in_one_requests_text_ends_that_request_alone(caplog: pytest.LogCaptureFixture):
+    class Faulty:
+        num_tokens = 0
+
+        def feed(self, token_ids: object, logprobs: object) -> object:
+            raise IndexError("a bug")
+
+    async def act(world: World) -> object:
+        faulty = world.requests.open(new_request(request_id="f"), [Faulty()], world.sent.append)
+        sound = world.open(request_id="s")
+        world.hear((faulty.first_sequence_id, "a", None), (sound.first_sequence_id, "b", STOP))
+        with pytest.raises(EngineError, match="could not be turned into text"):
+            await anext(faulty.stream)
+        return brief(await rest(sound)), world.sent
+
+    assert in_loop(act) == ([(0, "b", STOP)], [Abort(request_id="f")])
+    assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        (
+            lambda world, first: world.hear((first, "bc", STOP), (first + 1, "", LENGTH)),
+            "reason=stop,length prompt_tokens=5 output_tokens=4 first_token_ms=250.0 duration_ms=1250.0",
+        ),
+        (
+            lambda world, first: world.requests.end_all(EngineCrashedError("gone")),
+            "reason=EngineCrashedError prompt_tokens=5 output_tokens=2 first_token_ms=250.0 duration_ms=1250.0",
+        ),
+    ],
+    ids=["finished", "crashed"],
+)
+def test_each_request_leaves_one_line_at_its_end(
+    caplog: pytest.LogCaptureFixture, end: Callable[[World, int], object], line: str
+):
+    async def act(world: World) -> None:
+        opened = world.open(num_choices=2)
+        world.clock.jump(0.25)
+        world.hear((opened.first_sequence_id, "a", None), (opened.first_sequence_id + 1, "x", None))
+        world.clock.jump(1.0)
+        end(world, opened.first_sequence_id)
+        await opened.stream.aclose()
+
+    with caplog.at_level(logging.INFO, "engine.open_requests"):
+        in_loop(act)
+
+    assert [record.getMessage() for record in caplog.records] == [f"request finished id=a {line}"]
+
+
+def test_a_request_aborted_before_its_first_token_leaves_a_line_too(caplog: pytest.LogCaptureFixture):
+    async def act(world: World) -> None:
+        await world.open().stream.aclose()
+
+    with caplog.at_level(logging.INFO, "engine.open_requests"):
+        in_loop(act)
+
+    (record,) = caplog.records
+    assert "reason=abort prompt_tokens=5 output_tokens=0 first_token_ms=- " in record.getMessage()
+
+
+def test_the_mean_duration_follows_the_requests_that_had_tokens():
+    async def act(world: World) -> object:
+        durations_s = []
+        for number, duration_s in enumerate((2.0, 4.0)):
+            opened = world.open(request_id=str(number))
+            world.hear((opened.first_sequence_id, "a", None))
+            world.clock.jump(duration_s)
+            world.hear((opened.first_sequence_id, "", STOP))
+            durations_s.append(world.requests.mean_duration_s)
+        await world.open().stream.aclose()
+        return [*durations_s, world.requests.mean_duration_s]
+
+    assert in_loop(act) == pytest.approx([2.0, 2.4, 2.4])

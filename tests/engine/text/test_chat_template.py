@@ -1,0 +1,76 @@
+import json
+from datetime import datetime
+
+import pytest
+
+from engine.errors import CheckpointError, RequestError
+from engine.text.chat_template import ChatTemplate
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def render(source: str, messages: list[dict[str, object]] | None = None, **special_tokens: str) -> str:
+    template = ChatTemplate.compile(source, special_tokens, now=lambda: datetime(2031, 5, 4, 3, 2, 1))
+    return template.render(HELLO if messages is None else messages)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param("{{ messages[0].content }}", "hello", id="messages"),
+        pytest.param("{% if add_generation_prompt %}go{% endif %}", "go", id="a prompt to answer"),
+        pytest.param("{{ tools is none and documents is none }}", "True", id="no tools, no documents"),
+        pytest.param("a\n  {% if true %}\nb{% endif %}", "a\nb", id="blocks leave no lines"),
+        pytest.param("{{ {'a': '<é>'} | tojson }}", '{"a": "<é>"}', id="JSON is not escaped"),
+        pytest.param("{{ [1] | tojson(indent=1) }}", "[\n 1\n]", id="JSON may be indented"),
+        pytest.param("{{ strftime_now('%d %b %Y') }}", "04 May 2031", id="today"),
+        pytest.param("{% for i in [1, 2] %}{% break %}{% endfor %}x", "x", id="loop controls"),
+        pytest.param("{% generation %}a{% endgeneration %}b", "ab", id="generation blocks"),
+        pytest.param("[{{ bos_token }}{{ eos_token }}]", "[]", id="no such special tokens"),
+        pytest.param(
+            "{% set n = namespace(x=1) %}{% set n.x = 2 %}{{ n.x }}", "2", id="namespaces can be written to"
+        ),
+    ],
+)
+def test_a_template_gets_what_checkpoints_are_written_against(source: str, expected: str) -> None:
+    assert render(source) == expected
+
+
+def test_special_tokens_have_their_names_in_a_template() -> None:
+    assert render("{{ bos_token }}|{{ eos_token }}", bos_token="<s>", eos_token="</s>") == "<s>|</s>"
+
+
+def test_a_template_that_raises_refuses_the_messages_in_its_own_words() -> None:
+    with pytest.raises(RequestError, match="refuses these messages: roles must alternate") as caught:
+        render("{{ raise_exception('roles must alternate') }}")
+
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("{{ messages[0].name.first }}", id="a missing field"),
+        pytest.param("{{ messages[0].content + 1 }}", id="a wrong type"),
+        pytest.param("{{ messages[0]['content'] | int(base='x') / 0 }}", id="arithmetic"),
+        pytest.param("{{ messages.append(1) }}", id="a change of the messages"),
+        pytest.param("{{ ''.__class__.__mro__[1].__subclasses__() }}", id="a way out of the sandbox"),
+        pytest.param("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", id="endless recursion"),
+    ],
+)
+def test_a_template_that_fails_is_the_requests_fault(source: str) -> None:
+    with pytest.raises(RequestError, match="refuses these messages"):
+        render(source)
+
+
+def test_a_malformed_template_is_the_checkpoints_fault() -> None:
+    with pytest.raises(CheckpointError, match="chat template is malformed"):
+        ChatTemplate.compile("{% if %}", {})
+
+
+def test_messages_may_hold_more_than_text() -> None:
+    messages = [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": 1}}]}]
+
+    rendered = render("{{ messages[0].tool_calls[0] | tojson }}", messages)
+
+    assert json.loads(rendered) == {"name": "f", "arguments": {"x": 1}}

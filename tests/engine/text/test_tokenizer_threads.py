@@ -1,0 +1,172 @@
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from engine.errors import CheckpointError, RequestError
+from engine.text.tokenizer_threads import INLINE_CHARACTERS, TokenizerThreads
+from tests.support.byte_tokenizer import ByteTokenizer
+
+SHORT, LONG = "x" * INLINE_CHARACTERS, "x" * (INLINE_CHARACTERS + 1)
+
+
+class WhereTokenizer(ByteTokenizer):
+    """Remembers the threads in which it was used."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        self.threads.append(threading.current_thread())
+        return super().encode(text)
+
+
+def loaded(tokenizer: ByteTokenizer) -> TokenizerThreads:
+    return TokenizerThreads(Path("anywhere"), lambda path: tokenizer)
+
+
+def test_it_loads_from_its_path_beside_the_event_loop():
+    seen: list[tuple[Path, threading.Thread]] = []
+
+    def load(path: Path) -> ByteTokenizer:
+        seen.append((path, threading.current_thread()))
+        return ByteTokenizer()
+
+    async def run() -> bool:
+        threads = TokenizerThreads(Path("some/model"), load)
+        was_there = threads.tokenizer is not None
+        await threads.load()
+        threads.close()
+        return was_there, threads.tokenizer is not None, threads.error
+
+    assert asyncio.run(run()) == (False, True, None)
+    assert seen[0][0] == Path("some/model")
+    assert seen[0][1] is not threading.main_thread()
+
+
+@pytest.mark.parametrize(
+    ("raised", "kept"),
+    [
+        (CheckpointError("no tokenizer.json"), CheckpointError("no tokenizer.json")),
+        (ValueError("bug"), CheckpointError("the tokenizer of x cannot be loaded: bug")),
+    ],
+    ids=["said", "unforeseen"],
+)
+def test_a_tokenizer_that_does_not_load_is_a_checkpoint_error(raised: Exception, kept: CheckpointError):
+    def load(path: Path) -> ByteTokenizer:
+        raise raised
+
+    async def run() -> object:
+        threads = TokenizerThreads(Path("x"), load)
+        await threads.load()
+        threads.close()
+        return threads.tokenizer, threads.error
+
+    assert asyncio.run(run()) == (None, kept)
+
+
+@pytest.mark.parametrize(("text", "is_inline"), [(SHORT, True), (LONG, False)], ids=["short", "long"])
+def test_only_long_text_is_encoded_on_a_thread(text: str, is_inline: bool):
+    tokenizer = WhereTokenizer()
+
+    async def run() -> tuple[int, ...]:
+        threads = loaded(tokenizer)
+        await threads.load()
+        ids = await threads.encode(text)
+        threads.close()
+        return ids
+
+    assert asyncio.run(run()) == tuple(text.encode())
+    assert [thread is threading.main_thread() for thread in tokenizer.threads] == [is_inline]
+
+
+@pytest.mark.parametrize(
+    ("messages", "is_inline"),
+    [
+        ([{"role": "user", "content": "hello", "name": None}], True),
+        ([{"role": "user", "content": SHORT}], False),
+        ([{"role": "user", "content": SHORT[:-100]}, {"role": "user", "content": "x" * 100}], False),
+        ([{"role": "user", "content": ["whatever this holds"]}], False),
+    ],
+    ids=["short", "one long", "long together", "unknown length"],
+)
+def test_only_long_chats_are_rendered_on_a_thread(messages: Sequence[Mapping[str, object]], is_inline: bool):
+    tokenizer = WhereTokenizer()
+
+    async def run() -> tuple[int, ...]:
+        threads = loaded(tokenizer)
+        await threads.load()
+        ids = await threads.encode_chat(messages)
+        threads.close()
+        return ids
+
+    assert asyncio.run(run()) == tuple(ByteTokenizer().encode_chat(messages))
+    assert [thread is threading.main_thread() for thread in tokenizer.threads] == [is_inline]
+
+
+def test_an_error_of_the_template_comes_back_from_the_thread():
+    class Refusing(ByteTokenizer):
+        def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+            raise RequestError("roles must alternate", "messages")
+
+    async def run() -> None:
+        threads = loaded(Refusing())
+        await threads.load()
+        for text in (SHORT, LONG):
+            with pytest.raises(RequestError, match="alternate"):
+                await threads.encode_chat([{"role": "user", "content": text}])
+        threads.close()
+
+    asyncio.run(run())
+
+
+def test_the_event_loop_goes_on_while_long_text_is_encoded():
+    may_go_on = threading.Event()
+
+    class Slow(ByteTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+            assert may_go_on.wait(10)
+            return []
+
+    async def run() -> tuple[int, ...]:
+        threads = loaded(Slow())
+        await threads.load()
+        encoding = asyncio.create_task(threads.encode(LONG))
+        await asyncio.sleep(0)
+        may_go_on.set()  # by the event loop: if it were held up, nobody would
+        ids = await encoding
+        threads.close()
+        return ids
+
+    assert asyncio.run(run()) == ()
+
+
+def test_work_that_is_begun_ends_although_it_is_closed():
+    may_go_on = threading.Event()
+
+    class Slow(ByteTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+            assert may_go_on.wait(10)
+            return [1]
+
+    async def run() -> tuple[int, ...]:
+        threads = loaded(Slow())
+        await threads.load()
+        encoding = asyncio.create_task(threads.encode(LONG))
+        await asyncio.sleep(0)
+        threads.close()
+        threads.close()
+        may_go_on.set()
+        return await encoding
+
+    assert asyncio.run(run()) == (1,)
+
+
+def test_closing_before_loading_is_safe():
+    threads = loaded(ByteTokenizer())
+
+    threads.close()
+
+    assert threads.tokenizer is None

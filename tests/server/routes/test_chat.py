@@ -1,0 +1,131 @@
+import json
+
+import pytest
+
+from tests.support.bodies import (
+    CHAT,
+    CHAT_PATH,
+    EVERY_EVENT,
+    NUM_CHAT_PROMPT_TOKENS,
+    NUM_TOKENS,
+    STREAMED_CHAT,
+)
+from tests.support.fake_engine import MODEL_ID, Script
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_whole_answer_is_one_completion(client):
+    answer = await client.post(CHAT_PATH, json=CHAT)
+    body = answer.json()
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert (body["object"], body["model"], body["created"]) == ("chat.completion", MODEL_ID, 1_700_000_000)
+    assert body["choices"][0]["message"] == {"role": "assistant", "content": EVERY_EVENT, "refusal": None}
+    assert body["usage"] == {
+        "prompt_tokens": NUM_CHAT_PROMPT_TOKENS,
+        "completion_tokens": NUM_TOKENS,
+        "total_tokens": NUM_CHAT_PROMPT_TOKENS + NUM_TOKENS,
+    }
+
+
+async def test_a_streamed_answer_ends_with_done(client):
+    answer = await client.post(CHAT_PATH, json=STREAMED_CHAT)
+    events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    deltas = [json.loads(event)["choices"][0]["delta"].get("content", "") for event in events[:-1]]
+
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert events[-1] == "[DONE]"
+    assert "".join(deltas) == EVERY_EVENT
+
+
+async def test_the_conversation_reaches_the_template(client, engine):
+    messages = [{"role": "developer", "content": [{"type": "text", "text": "Be brief"}]}, *CHAT["messages"]]
+    await client.post(CHAT_PATH, json={**CHAT, "messages": messages})
+
+    assert engine.messages == [
+        [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hi"}],
+    ]
+
+
+async def test_the_answers_id_is_the_requests(client, engine):
+    body = (await client.post(CHAT_PATH, json=CHAT)).json()
+
+    assert body["id"].startswith("chatcmpl-")
+    assert engine.requests[0].request_id == body["id"]
+
+
+async def test_an_answered_request_is_closed(client, engine):
+    await client.post(CHAT_PATH, json=CHAT)
+
+    assert engine.open_ids == set()
+
+
+async def test_a_body_may_name_no_content_type_parameter(client):
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    answer = await client.post(CHAT_PATH, content=json.dumps(CHAT), headers=headers)
+
+    assert answer.status_code == 200
+
+
+async def test_an_answer_without_text_is_an_empty_one(client, engine):
+    engine.script = Script(pieces=("",))
+    body = (await client.post(CHAT_PATH, json=CHAT)).json()
+
+    assert body["choices"][0]["message"]["content"] == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"temperature": "hot"}, "temperature", "invalid_type"),
+        ({"temperature": 3}, "temperature", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0]",
+            "unsupported_parameter",
+        ),
+        ({"foo": 1}, "foo", "unknown_parameter"),
+        ({"tools": [{}]}, "tools", "unsupported_parameter"),
+        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs", "unsupported_parameter"),
+        ({"stop": ["a", 5]}, "stop[1]", "invalid_type"),
+        ({"stream_options": {}}, "stream_options", "invalid_value"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_bad_body_is_a_400_that_names_the_parameter(client, engine, fields, param, code):
+    answer = await client.post(CHAT_PATH, json={**CHAT, **fields})
+    error = answer.json()["error"]
+
+    assert answer.status_code == 400
+    assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error")
+    assert param.split(".")[-1].split("[")[0] in error["message"] or "content" in error["message"]
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("missing", ["model", "messages"])
+async def test_a_missing_parameter_is_named(client, missing):
+    body = {name: value for name, value in CHAT.items() if name != missing}
+    error = (await client.post(CHAT_PATH, json=body)).json()["error"]
+
+    assert (error["param"], error["code"]) == (missing, "missing_required_parameter")
+
+
+async def test_an_unknown_parameter_is_named_in_openais_words(client):
+    error = (await client.post(CHAT_PATH, json={**CHAT, "foo": 1})).json()["error"]
+
+    assert error["message"] == "Unrecognized request argument supplied: foo"
+
+
+async def test_not_a_number_is_refused(client):
+    content = json.dumps({**CHAT, "temperature": float("nan")})
+    answer = await client.post(CHAT_PATH, content=content, headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "temperature"

@@ -1,0 +1,150 @@
+import pytest
+from pydantic import ValidationError
+
+from server.schemas.chat import ChatCompletionRequest, ChatMessage
+
+USER = {"role": "user", "content": "Hi"}
+
+
+def read(**fields: object) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"model": "m", "messages": [USER], **fields})
+
+
+def refused(**fields: object) -> dict:
+    with pytest.raises(ValidationError) as caught:
+        read(**fields)
+    return caught.value.errors()[0]
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool"])
+def test_each_role_may_speak(role):
+    assert read(messages=[{"role": role, "content": "x"}]).messages[0].role == role
+
+
+@pytest.mark.parametrize("role", ["function", "", None, 5])
+def test_no_other_role_may_speak(role):
+    assert refused(messages=[{"role": role, "content": "x"}])["loc"] == ("messages", 0, "role")
+
+
+def test_text_parts_are_joined():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+
+    assert ChatMessage(role="user", content=parts).text == "ab"
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+def test_other_parts_than_text_are_not_supported_yet(kind):
+    complaint = refused(messages=[{"role": "user", "content": [{"type": kind, kind: {}}]}])
+
+    assert complaint["type"] == "unsupported_parameter"
+    assert kind in complaint["msg"]
+
+
+@pytest.mark.parametrize("content", [None, 5, [], [5], ["x"], {"type": "text"}, "\ud800"], ids=ascii)
+def test_content_that_is_no_text_is_refused(content):
+    assert refused(messages=[{"role": "user", "content": content}])["loc"][:2] == ("messages", 0)
+
+
+def test_an_answer_of_ours_may_be_sent_back():
+    sent_back = {
+        "role": "assistant",
+        "content": "x",
+        "refusal": None,
+        "tool_calls": None,
+        "audio": None,
+        "annotations": [],
+    }
+
+    assert read(messages=[USER, sent_back, USER]).messages[1].text == "x"
+
+
+def test_a_refusal_stands_for_content():
+    assert read(messages=[{"role": "assistant", "content": None, "refusal": "no"}]).messages[0].text == "no"
+
+
+def test_tool_calls_are_not_supported_yet():
+    complaint = refused(messages=[{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}])
+
+    assert complaint["ctx"]["param"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], None, "Hi", [[]], ["Hi"], [USER] * 4097],
+    ids=["empty", "null", "text", "list", "strings", "many"],
+)
+def test_messages_must_be_a_list_of_messages(messages):
+    assert refused(messages=messages)["loc"][0] == "messages"
+
+
+def test_a_name_is_kept():
+    assert read(messages=[{**USER, "name": "ann"}]).messages[0].name == "ann"
+
+
+def test_an_unknown_message_field_is_refused():
+    assert refused(messages=[{**USER, "mood": "good"}])["loc"] == ("messages", 0, "mood")
+
+
+def test_both_token_limits_at_once_are_refused():
+    assert refused(max_tokens=1, max_completion_tokens=1)["ctx"]["param"] == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("parallel_tool_calls", False),
+        ("functions", [{"name": "f"}]),
+        ("function_call", {"name": "f"}),
+        ("response_format", {"type": "json_object"}),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "x"}),
+        ("prediction", {"type": "content"}),
+        ("reasoning_effort", "high"),
+        ("verbosity", "low"),
+        ("web_search_options", {}),
+        ("moderation", {}),
+        ("prompt_cache_options", {}),
+        ("top_logprobs", 2),
+        ("service_tier", "priority"),
+        ("store", True),
+        ("logit_bias", {"1": 5}),
+    ],
+)
+def test_what_is_valid_but_unbuilt_is_refused_by_name(name, value):
+    complaint = refused(**{name: value})
+
+    assert complaint["type"] == "unsupported_parameter"
+    assert complaint["ctx"]["param"] == name
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, values in ChatCompletionRequest.UNBUILT.items() for _ in values[:1]]
+)
+def test_each_neutral_value_passes(name):
+    for value in ChatCompletionRequest.UNBUILT[name]:
+        read(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("user", "u"),
+        ("metadata", {"a": "b"}),
+        ("safety_identifier", "s"),
+        ("prompt_cache_key", "k"),
+        ("prompt_cache_retention", "24h"),
+        ("service_tier", "auto"),
+        ("store", False),
+    ],
+)
+def test_hints_are_accepted(name, value):
+    assert getattr(read(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    "metadata", [5, {"a": 5}, {str(i): "" for i in range(17)}], ids=["number", "value", "many"]
+)
+def test_metadata_that_is_none_is_refused(metadata):
+    assert refused(metadata=metadata)["loc"][0] == "metadata"

@@ -1,0 +1,198 @@
+import json
+
+import pytest
+
+from engine import FinishReason, RequestError
+from server.schemas.chat import ChatChunk, ChatCompletionRequest
+from server.translate.chat import ChatChunks, ChatFold, to_messages, to_request
+from server.translate.generation import Ticket
+from tests.server.translate.test_generation import event
+
+TICKET = Ticket(answer_id="chatcmpl-1", created_s=5.0, model_id="m", fingerprint="fp_1", seed=77)
+PROMPT_IDS = (1, 2, 3)
+
+
+def read(**fields: object) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate(
+        {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    )
+
+
+def chunks_of(written: bytes) -> list[dict]:
+    return [json.loads(line.removeprefix("data: ")) for line in written.decode().split("\n\n") if line]
+
+
+def streamed(body: ChatCompletionRequest, *events) -> list[dict]:
+    chunks = ChatChunks(body, TICKET, PROMPT_IDS)
+    return chunks_of(b"".join(chunks.add(0, e) for e in events) + chunks.end())
+
+
+def folded(body: ChatCompletionRequest, *events) -> dict:
+    fold = ChatFold(body, TICKET, PROMPT_IDS)
+    for e in events:
+        fold.add(0, e)
+    return json.loads(fold.to_json())
+
+
+def test_a_developer_speaks_as_system_to_the_template():
+    assert to_messages(read(messages=[{"role": "developer", "content": "x"}])) == [
+        {"role": "system", "content": "x"}
+    ]
+
+
+def test_names_and_call_ids_reach_the_template():
+    messages = to_messages(
+        read(messages=[{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}])
+    )
+
+    assert messages == [{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}]
+
+
+def test_without_a_limit_an_answer_may_fill_the_context():
+    assert to_request(read(), PROMPT_IDS, TICKET, max_context=10).sampling.max_tokens == 7
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_either_limit_counts(name):
+    assert to_request(read(**{name: 4}), PROMPT_IDS, TICKET, max_context=10).sampling.max_tokens == 4
+
+
+def test_a_prompt_that_fills_the_context_is_left_for_the_engine_to_refuse():
+    request = to_request(read(), PROMPT_IDS, TICKET, max_context=3)
+
+    assert request.max_total_tokens > 3
+
+
+def test_a_request_carries_what_the_body_says():
+    request = to_request(read(n=2, logprobs=True, seed=5), PROMPT_IDS, TICKET, max_context=10)
+
+    assert (request.request_id, request.prompt_ids, request.num_choices) == ("chatcmpl-1", PROMPT_IDS, 2)
+    assert (request.sampling.seed, request.sampling.logprobs, request.arrival_s) == (5, True, 5.0)
+
+
+def test_without_a_seed_the_tickets_is_used():
+    assert to_request(read(), PROMPT_IDS, TICKET, max_context=10).sampling.seed == 77
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(RequestError):
+        to_request(read(), (), TICKET, max_context=10)
+
+
+def test_a_choice_is_its_role_its_text_and_its_end():
+    chunks = streamed(read(), event("a"), event("b", finish_reason=FinishReason.STOP))
+    choices = [chunk["choices"][0] for chunk in chunks]
+
+    assert [choice["delta"] for choice in choices] == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "a"},
+        {"content": "b"},
+        {},
+    ]
+    assert [choice["finish_reason"] for choice in choices] == [None, None, None, "stop"]
+
+
+def test_every_choice_has_its_own_role_and_end():
+    ends = [event("x", choice=c, finish_reason=FinishReason.LENGTH) for c in (1, 0)]
+    chunks = streamed(read(n=2), *ends)
+
+    assert [chunk["choices"][0]["index"] for chunk in chunks] == [1, 1, 1, 0, 0, 0]
+
+
+def test_held_back_text_makes_no_chunk():
+    assert len(streamed(read(), event("a"), event(""), event("b"))) == 3
+
+
+def test_all_chunks_share_their_head():
+    chunks = streamed(read(), event("a"), event("", finish_reason=FinishReason.STOP))
+
+    assert {(c["id"], c["object"], c["created"], c["model"], c["system_fingerprint"]) for c in chunks} == {
+        ("chatcmpl-1", "chat.completion.chunk", 5, "m", "fp_1")
+    }
+
+
+def test_usage_comes_last_and_is_null_before():
+    body = read(stream=True, stream_options={"include_usage": True}, return_token_ids=True)
+    chunks = streamed(body, event("a", count=1), event("b", count=2, finish_reason=FinishReason.STOP))
+
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+def test_usage_is_absent_unless_asked_for():
+    assert all(
+        "usage" not in chunk for chunk in streamed(read(), event("a", finish_reason=FinishReason.STOP))
+    )
+
+
+def test_log_probabilities_come_with_their_text():
+    chunks = streamed(read(logprobs=True), event("é", logged=("é",)))
+
+    assert chunks[1]["choices"][0]["logprobs"] == {
+        "content": [{"token": "é", "logprob": -1.0, "bytes": [195, 169], "top_logprobs": []}],
+        "refusal": None,
+    }
+
+
+def test_token_ids_come_where_asked_for():
+    chunks = streamed(read(return_token_ids=True), event("", token_ids=(4, 5)), event("a", token_ids=(6,)))
+
+    assert chunks[0]["prompt_token_ids"] == [1, 2, 3]
+    assert [chunk["choices"][0].get("token_ids") for chunk in chunks] == [None, [4, 5], [6]]
+    assert all("prompt_token_ids" not in chunk for chunk in chunks[1:])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"logprobs": True},
+        {"return_token_ids": True},
+        {"stream": True, "stream_options": {"include_usage": True}},
+    ],
+    ids=["plain", "logprobs", "token ids", "usage"],
+)
+def test_every_chunk_is_of_openais_type(fields):
+    chunks = streamed(
+        read(**fields), event("a🙂", logged=("a",)), event("", finish_reason=FinishReason.LENGTH)
+    )
+
+    for chunk in chunks:
+        checked = ChatChunk.model_validate(chunk, strict=True)
+        assert not checked.model_extra
+        assert not any(choice.model_extra or choice.delta.model_extra for choice in checked.choices)
+
+
+def test_a_whole_answer_has_every_choice():
+    answer = folded(
+        read(n=2),
+        event("a", choice=0, count=1),
+        event("x", choice=1, count=1, finish_reason=FinishReason.LENGTH),
+        event("b", choice=0, count=2, finish_reason=FinishReason.STOP),
+    )
+
+    assert [choice["message"]["content"] for choice in answer["choices"]] == ["ab", "x"]
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["stop", "length"]
+    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+
+
+def test_a_whole_answer_has_what_was_asked_for():
+    body = read(logprobs=True, return_token_ids=True)
+    answer = folded(body, event("é", logged=("é",), token_ids=(9,), finish_reason=FinishReason.STOP))
+
+    assert answer["prompt_token_ids"] == [1, 2, 3]
+    assert answer["choices"][0]["token_ids"] == [9]
+    assert answer["choices"][0]["logprobs"]["content"][0]["bytes"] == [195, 169]
+
+
+def test_a_whole_answer_has_no_more_than_was_asked_for():
+    answer = folded(read(), event("a", finish_reason=FinishReason.STOP))
+
+    assert set(answer) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    assert answer["choices"][0] == {
+        "index": 0,
+        "message": {"role": "assistant", "content": "a", "refusal": None},
+        "logprobs": None,
+        "finish_reason": "stop",
+    }

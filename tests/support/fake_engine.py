@@ -1,0 +1,211 @@
+"""An engine without a model: the interface of `engine.Engine`, and answers that a test scripts.
+
+Its tokens are characters: a prompt's ids are its code points, and an answer's pieces have the ids
+of theirs. Unless a test scripts something else, every choice answers "Hello", " wörld", " 🙂".
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine import (
+    ContextLengthError,
+    EngineError,
+    EngineState,
+    EngineUnavailableError,
+    FinishReason,
+    Health,
+    Load,
+    ModelCard,
+    OverloadedError,
+    Request,
+    RequestError,
+    TokenEvent,
+    TokenLogprob,
+)
+
+MODEL_ID = "fake/model"
+VOCAB_SIZE = 0x110000
+CARD = ModelCard(
+    model_id=MODEL_ID,
+    family="fake",
+    device="cpu",
+    dtype="float32",
+    vocab_size=VOCAB_SIZE,
+    eos_ids=(0,),
+    max_context=1000,
+    window=None,
+    weight_bytes=1,
+    block_size=16,
+    block_bytes=1,
+    num_blocks=64,
+)
+
+
+@dataclass
+class Script:
+    """How every choice of a request goes: its pieces, then its end, an error, or silence."""
+
+    pieces: tuple[str, ...] = ("Hello", " wörld", " 🙂")
+    finish_reason: FinishReason = FinishReason.STOP
+    error: Exception | None = None
+    is_endless: bool = False
+
+
+class FakeStream:
+    """Plays a script, piece by piece, over the choices of a request."""
+
+    def __init__(self, engine: "FakeEngine", request: Request, script: Script) -> None:
+        self.request = request
+        self._engine = engine
+        self._script = script
+        self._events = self._play()
+        self._is_closed = False
+
+    def __aiter__(self) -> "FakeStream":
+        return self
+
+    async def __anext__(self) -> TokenEvent:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._engine.close(self.request)
+
+    async def _play(self):
+        script, counts = self._script, defaultdict(int)
+        for position, piece in enumerate(script.pieces):
+            await self._engine.gate.wait()
+            is_last = position == len(script.pieces) - 1
+            ends = is_last and script.error is None and not script.is_endless
+            for choice in range(self.request.num_choices):
+                counts[choice] += len(piece)
+                yield self._event(choice, piece, counts[choice], script.finish_reason if ends else None)
+        if script.error is not None:
+            raise script.error
+        if script.is_endless:
+            await self._engine.stopping.wait()
+            raise EngineUnavailableError("this request did not finish in time", "stopping")
+
+    def _event(self, choice: int, piece: str, count: int, finish_reason: FinishReason | None) -> TokenEvent:
+        logprobs = ()
+        if self.request.sampling.logprobs:
+            logprobs = tuple(
+                TokenLogprob(token_id=ord(c), text=c, token_bytes=c.encode(), logprob=-0.5) for c in piece
+            )
+        return TokenEvent(
+            choice=choice,
+            text=piece,
+            token_ids=tuple(map(ord, piece)),
+            logprobs=logprobs,
+            num_output_tokens=count,
+            finish_reason=finish_reason,
+        )
+
+
+@dataclass
+class FakeEngine:
+    """`state` may be changed at any time; `requests`, `open_ids` and `closed_ids` tell what came."""
+
+    script: Script = field(default_factory=Script)
+    state: EngineState = EngineState.READY
+    detail: str = ""
+    card: ModelCard | None = CARD
+    model_id: str = MODEL_ID
+    max_open: int = 1000
+    submit_error: Exception | None = None
+    requests: list[Request] = field(default_factory=list)
+    messages: list[Sequence[Mapping[str, object]]] = field(default_factory=list)
+    open_ids: set[str] = field(default_factory=set)
+    closed_ids: list[str] = field(default_factory=list)
+    num_starts: int = 0
+    num_stops: int = 0
+
+    def __post_init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.is_ready = asyncio.Event()
+        self.has_failed = asyncio.Event()
+        self.failure: EngineError | None = None
+        self.draining = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.closed = asyncio.Event()
+
+    async def start(self) -> None:
+        self.num_starts += 1
+        if self.state == EngineState.READY:
+            self.is_ready.set()
+
+    async def wait_ready(self) -> None:
+        await self.is_ready.wait()
+
+    async def wait_failed(self) -> EngineError:
+        await self.has_failed.wait()
+        assert self.failure is not None
+        return self.failure
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        self.num_stops += 1
+        self.state = EngineState.DRAINING
+        self.draining.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.idle.wait(), drain_s)
+        self.stopping.set()
+        self.state = EngineState.STOPPED
+
+    def fail(self, error: EngineError) -> None:
+        self.state = EngineState.FAILED
+        self.failure = error
+        self.has_failed.set()
+
+    async def render_chat(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+        self._require_ready()
+        self.messages.append(messages)
+        return tuple(map(ord, "".join(f"{m['role']}:{m['content']}\n" for m in messages)))
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        self._require_ready()
+        return tuple(map(ord, text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    async def submit(self, request: Request) -> FakeStream:
+        self._require_ready()
+        if self.submit_error is not None:
+            raise self.submit_error
+        if request.max_total_tokens > CARD.max_context:
+            raise ContextLengthError(f"at most {CARD.max_context} tokens fit", "max_tokens")
+        if any(token_id >= VOCAB_SIZE for token_id in request.prompt_ids):
+            raise RequestError("a token id is outside the vocabulary", "prompt")
+        if len(self.open_ids) + request.num_choices > self.max_open:
+            raise OverloadedError("too many are waiting", 2.5)
+        self.requests.append(request)
+        self.open_ids.add(request.request_id)
+        self.idle.clear()
+        return FakeStream(self, request, self.script)
+
+    def close(self, request: Request) -> None:
+        self.open_ids.discard(request.request_id)
+        self.closed_ids.append(request.request_id)
+        self.closed.set()
+        if not self.open_ids:
+            self.idle.set()
+
+    def health(self) -> Health:
+        return Health(
+            state=self.state,
+            detail=self.detail,
+            generation=1,
+            num_restarts=0,
+            load=Load(num_running=len(self.open_ids)),
+        )
+
+    def _require_ready(self) -> None:
+        if self.state != EngineState.READY:
+            raise EngineUnavailableError(f"not now: {self.detail}", self.state.value, 1.5)
