@@ -12,15 +12,16 @@ from engine.cache.layout import CacheDemand, CacheLayout, plan_layout
 from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
-from engine.execution.device import cache_bytes, choose_device, choose_dtype, set_cpu_threads
-from engine.execution.runner import ModelRunner
+from engine.execution.device import cache_bytes, choose_device, choose_dtype, requested_dtype, set_cpu_threads
+from engine.execution.runner import Model, ModelRunner
 from engine.intake import Intake
-from engine.kernels.ops import select_ops
+from engine.kernels.ops import native_ops, select_native, select_ops
 from engine.layers.kit import LayerKit
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Loading, ModelCard, ToEngine
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
+from engine.models.fused import FusedDecoder
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.outbox import Outbox
@@ -55,11 +56,20 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
         _windows(spec),
     )  # fmt: skip
+    native = select_native(device, requested_dtype(config.model), config.model.kernels, num_threads)
+    if native is None:
+        kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
+    else:
+        kit, dtype = LayerKit.packed(native_ops(native), native), torch.bfloat16
     logger.info(
-        "device name=%s dtype=%s threads=%d", _device_name(device), _dtype_name(dtype), num_threads
+        "device name=%s dtype=%s threads=%d kernels=%s", _device_name(device), _dtype_name(dtype), num_threads,
+        "reference" if native is None else native.level,
     )  # fmt: skip
-    kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
     decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
+    model: Model = decoder
+    if native is not None:
+        model = FusedDecoder(decoder, native)
+        torch.set_num_threads(1)  # two pools would spin against each other
     layout = plan_layout(
         spec,
         CacheDemand(
@@ -75,14 +85,14 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
     intake = Intake(receive, outbox.put, layout, spec.vocab_size)
-    runner = ModelRunner(decoder, store, layout, device)
+    runner = ModelRunner(model, store, layout, device)
     parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
     return BuiltEngine(
         loop=StepLoop(parts, config.scheduling.steps_in_flight),
         intake=intake,
         pool=pool,
         scheduler=scheduler,
-        card=_model_card(config, spec, layout, decoder),
+        card=_model_card(config, spec, layout, (device, dtype), decoder.weight_bytes),
     )
 
 
@@ -112,18 +122,24 @@ def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:
     )  # fmt: skip
 
 
-def _model_card(config: EngineConfig, spec: ModelSpec, layout: CacheLayout, decoder: Decoder) -> ModelCard:
+def _model_card(
+    config: EngineConfig,
+    spec: ModelSpec,
+    layout: CacheLayout,
+    place: tuple[torch.device, torch.dtype],
+    weight_bytes: int,
+) -> ModelCard:
     windows = set(spec.layer_windows)
     return ModelCard(
         model_id=config.model.model_id,
         family=spec.family,
-        device=str(decoder.embedding.device),
-        dtype=_dtype_name(decoder.embedding.dtype),
+        device=str(place[0]),
+        dtype=_dtype_name(place[1]),
         vocab_size=spec.vocab_size,
         eos_ids=spec.eos_ids,
         max_context=layout.max_context,
         window=max((window for window in windows if window is not None), default=None),
-        weight_bytes=decoder.weight_bytes,
+        weight_bytes=weight_bytes,
         block_size=layout.block_size,
         block_bytes=layout.block_bytes,
         num_blocks=layout.num_blocks,

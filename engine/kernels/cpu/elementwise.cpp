@@ -18,14 +18,22 @@ RS_INLINE void store_some(float* to, const Floats& value, int count) {
   memcpy(to, &value, sizeof(float) * static_cast<size_t>(count));
 }
 
+// Sixteen codes of twelve bits, as a high byte of -127 .. 127 and a low one of -8 .. 7.
+RS_INLINE void store_codes(int8_t* codes, const Ints& values) {
+  const Ints high = (values + (1 << (LOW_BITS - 1))) >> LOW_BITS;
+  store(codes, __builtin_convertvector(high, Codes));
+  store(codes + GROUP, __builtin_convertvector(values - (high << LOW_BITS), Codes));
+}
+
 RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left, const Floats& right) {
   const float top = largest(larger(larger(left, -left), larger(right, -right)));
-  const float scale = top / 127.0f;
-  const Floats inverse = splat(top > 0.0f ? 127.0f / top : 0.0f);
+  const float scale = top / MAX_CODE;
+  const Floats inverse = splat(top > 0.0f ? MAX_CODE / top : 0.0f);
   const Ints left_codes = __builtin_convertvector(rounded(left * inverse), Ints);
   const Ints right_codes = __builtin_convertvector(rounded(right * inverse), Ints);
-  store(rows.codes + place * GROUP, __builtin_convertvector(left_codes, Codes));
-  store(rows.codes + place * GROUP + LANES, __builtin_convertvector(right_codes, Codes));
+  int8_t* codes = rows.codes + place * CODE_BYTES;
+  store_codes(codes, left_codes);
+  store_codes(codes + LANES, right_codes);
   const int32_t sum = sum_of(left_codes + right_codes);
   rows.scales[place] = scale;
   rows.sums[place] = sum;

@@ -9,52 +9,75 @@ namespace RS_LEVEL {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int MAX_BLOCK_ROWS = 6;  // 2 x 6 integer and 2 x 6 float sums, in 32 registers
+constexpr int MAX_BLOCK_ROWS = 6;  // twelve integer and twelve float sums, in 32 registers
 constexpr int MAX_DENSE_ROWS = 4;  // four float sums a row
 #else
 constexpr int MAX_BLOCK_ROWS = 2;  // a vector of 16 lanes takes two registers or more
 constexpr int MAX_DENSE_ROWS = 2;
 #endif
 
-template <int BITS, int SCALES, int ROWS>
-void affine_block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
-  constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
-  const size_t row_size = static_cast<size_t>(rows.num_groups) * GROUP;
+// What a block of rows needs of a panel: two tiles' groups, the rows' codes, and where they are.
+template <int BITS, int SCALES>
+struct Cursor {
+  static constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
   const uint8_t* packed[2];
-  packed[0] = task.segment->tiles + STRIDE * static_cast<size_t>(rows.num_groups) * 2 * static_cast<size_t>(task.panel);
-  packed[1] = packed[0] + STRIDE * static_cast<size_t>(rows.num_groups);
-  const int8_t* codes = rows.codes + row_size * static_cast<size_t>(row);
-  size_t place = static_cast<size_t>(rows.num_groups) * static_cast<size_t>(row);
-  for (int r = 0; r < ROWS; ++r) sums[r][0] = sums[r][1] = Floats{};
+  const int8_t* codes;
+  size_t row_bytes;
+  size_t place;
 
-  for (int group = 0; group < rows.num_groups; ++group, ++place, codes += GROUP) {
-    Ints dots[ROWS][2];
+  Cursor(const PanelTask& task, const Rows& rows, int row) {
+    const size_t num_groups = static_cast<size_t>(rows.num_groups);
+    packed[0] = task.segment->tiles + STRIDE * num_groups * 2 * static_cast<size_t>(task.panel);
+    packed[1] = packed[0] + STRIDE * num_groups;
+    place = num_groups * static_cast<size_t>(row);
+    codes = rows.codes + place * CODE_BYTES;
+    row_bytes = num_groups * CODE_BYTES;
+  }
+
+  RS_INLINE void advance() {
+    packed[0] += STRIDE;
+    packed[1] += STRIDE;
+    codes += CODE_BYTES;
+    ++place;
+  }
+};
+
+// Adds the products of a group's weights with the high or the low bytes of the rows' codes.
+template <int BITS, int SCALES, int ROWS>
+RS_INLINE void add_products(const Cursor<BITS, SCALES>& at, int first_byte, Ints (&dots)[ROWS][2]) {
+#pragma GCC unroll 8
+  for (int step = 0; step < GROUP / 4; ++step) {
+    const Bytes left = codes_at<BITS>(at.packed[0], step), right = codes_at<BITS>(at.packed[1], step);
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
-      const int32_t start = SCALES == RS_CENTRED_F16
-          ? -task.segment->centre * rows.sums[place + static_cast<size_t>(r * rows.num_groups)] : 0;
-      dots[r][0] = dots[r][1] = splat(start);
+      const int8_t* four = at.codes + at.row_bytes * static_cast<size_t>(r) + first_byte + 4 * step;
+      dots[r][0] = dot_codes(dots[r][0], left, four);
+      dots[r][1] = dot_codes(dots[r][1], right, four);
     }
+  }
+}
+
+template <int BITS, int SCALES, int ROWS>
+RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
+  const size_t num_groups = static_cast<size_t>(rows.num_groups);
+  Cursor<BITS, SCALES> at(task, rows, row);
 #pragma GCC unroll 8
-    for (int step = 0; step < GROUP / 4; ++step) {
-      const Bytes left = codes_at<BITS>(packed[0], step), right = codes_at<BITS>(packed[1], step);
+  for (int r = 0; r < ROWS; ++r) sums[r][0] = sums[r][1] = Floats{};
+  for (size_t group = 0; group < num_groups; ++group, at.advance()) {
+    Ints dots[ROWS][2] = {};
+    add_products(at, 0, dots);
 #pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r) {
-        const int8_t* four = codes + row_size * static_cast<size_t>(r) + 4 * step;
-        dots[r][0] = dot_codes(dots[r][0], left, four);
-        dots[r][1] = dot_codes(dots[r][1], right, four);
-      }
+    for (int r = 0; r < ROWS; ++r) {
+      dots[r][0] <<= LOW_BITS;
+      dots[r][1] <<= LOW_BITS;
     }
+    add_products(at, GROUP, dots);
+#pragma GCC unroll 2
     for (int side = 0; side < 2; ++side) {
-      const uint8_t* scales = packed[side] + code_bytes(BITS);
-      const Floats d = scales_at<SCALES>(scales, 0);
+      const GroupScales<SCALES> scales(at.packed[side] + code_bytes(BITS));
 #pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r) {
-        const size_t at = place + static_cast<size_t>(r * rows.num_groups);
-        sums[r][side] = multiply_add(to_floats(dots[r][side]), d * splat(rows.scales[at]), sums[r][side]);
-        if constexpr (SCALES != RS_CENTRED_F16)
-          sums[r][side] = multiply_add(scales_at<SCALES>(scales, 1), splat(rows.offsets[at]), sums[r][side]);
-      }
-      packed[side] += STRIDE;
+      for (int r = 0; r < ROWS; ++r)
+        sums[r][side] = scales.add(sums[r][side], dots[r][side], rows, at.place + num_groups * static_cast<size_t>(r), task.segment->centre);
     }
   }
 }

@@ -14,11 +14,31 @@ RS_INLINE Bytes codes_at(const uint8_t* packed, int step) {
   return (Bytes)((step < 4 ? nibbles : nibbles >> 4) & 0x0f0f0f0f);
 }
 
+// One group's scales of a tile's sixteen outputs.
 template <int SCALES>
-RS_INLINE Floats scales_at(const uint8_t* scales, int which) {
-  if constexpr (SCALES == RS_AFFINE_F32) return load<Floats>(scales + 64 * which);
-  return from_float16(scales + 32 * which);
-}
+struct GroupScales {
+  Floats d, m;
+
+  explicit RS_INLINE GroupScales(const uint8_t* scales) {
+    if constexpr (SCALES == RS_AFFINE_F32) {
+      d = load<Floats>(scales);
+      m = load<Floats>(scales + 64);
+    } else {
+      d = from_float16(scales);
+      if constexpr (SCALES == RS_AFFINE_F16) m = from_float16(scales + 32);
+    }
+  }
+
+  RS_INLINE GroupScales(const Floats& own_d, const Floats& own_m) : d(own_d), m(own_m) {}
+
+  // sum + the group's share, of a row whose group is at `place`, given the products of all codes.
+  RS_INLINE Floats add(const Floats& sum, const Ints& dots, const Rows& rows, size_t place, int centre) const {
+    const Floats scale = d * splat(rows.scales[place]);
+    if constexpr (SCALES == RS_CENTRED_F16)
+      return multiply_add(to_floats(dots - splat(centre * rows.sums[place])), scale, sum);
+    return multiply_add(m, splat(rows.offsets[place]), multiply_add(to_floats(dots), scale, sum));
+  }
+};
 
 // Adds the bias, and writes the panel's columns that the segment has.
 RS_INLINE void write_outputs(const PanelTask& task, float* output, const Floats& left, const Floats& right) {

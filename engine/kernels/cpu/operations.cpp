@@ -4,8 +4,7 @@
 
 namespace {
 
-constexpr int ROWS_PER_TASK = 4;    // of the cheap operations, some hundred nanoseconds a row
-constexpr int ROWS_PER_PANEL = 128;  // of linears: the rows' codes stay in the second-level cache
+constexpr int ROWS_PER_TASK = 4;  // of the cheap operations, some hundred nanoseconds a row
 constexpr int TASKS_PER_THREAD = 8;
 
 int num_pieces(int count, int size) { return (count + size - 1) / size; }
@@ -30,7 +29,7 @@ struct PanelGrid {
   PanelGrid(int panels, int num_rows, int num_threads) : num_panels(panels) {
     panels_per_task = std::max(1, panels / (TASKS_PER_THREAD * num_threads));
     num_column_tasks = num_pieces(panels, panels_per_task);
-    num_row_tasks = num_pieces(num_rows, ROWS_PER_PANEL);
+    num_row_tasks = num_pieces(num_rows, MAX_PANEL_ROWS);
   }
 
   int num_tasks() const { return num_column_tasks * num_row_tasks; }
@@ -41,11 +40,11 @@ template <class Body>
 void for_panels(rs_context& context, int panels, int num_rows, const Body& body) {
   const PanelGrid grid(panels, num_rows, context.pool.num_threads());
   context.pool.parallel(grid.num_tasks(), [&](int task, int thread) {
-    const int first_row = task / grid.num_column_tasks * ROWS_PER_PANEL;
+    const int first_row = task / grid.num_column_tasks * MAX_PANEL_ROWS;
     const int first_panel = task % grid.num_column_tasks * grid.panels_per_task;
     const int last_panel = std::min(panels, first_panel + grid.panels_per_task);
     for (int panel = first_panel; panel < last_panel; ++panel)
-      body(panel, first_row, std::min(ROWS_PER_PANEL, num_rows - first_row), thread);
+      body(panel, first_row, std::min(MAX_PANEL_ROWS, num_rows - first_row), thread);
   });
 }
 
@@ -57,14 +56,14 @@ const float* segment_bias(const rs_linear& linear, int first_output) {
 
 void PreparedRows::reserve(const rs_linear& linear, int num_rows) {
   const int groups = num_groups(linear.in_size);
-  const size_t num_places = at(num_rows, groups);
+  const size_t num_places = at(num_rows + ROW_PADDING, groups);
   rows = Rows{};
   rows.num_groups = groups;
   for (int s = 0; s < linear.num_segments; ++s) {
     if (linear.segments[s].scales == RS_DENSE_BF16) {
       rows.dense = dense_.reserve<uint16_t>(num_places * GROUP);
     } else {
-      rows.codes = codes_.reserve<int8_t>(num_places * GROUP);
+      rows.codes = codes_.reserve<int8_t>(num_places * CODE_BYTES);
       rows.scales = scales_.reserve<float>(num_places);
       rows.sums = sums_.reserve<int32_t>(num_places);
       rows.offsets = offsets_.reserve<float>(num_places);
@@ -97,7 +96,7 @@ void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows,
       first_output += linear.segments[s].out_size;
     }
     float* place = output + at(first_row, linear.out_size) + first_output + panel * PANEL_OUTPUTS;
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(panel_scratch_bytes(linear.in_size));
+    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
     context.level.linear_panel({&linear.segments[s], segment_bias(linear, first_output), linear.in_size, panel,
                                 first_row, count, place, linear.out_size, scratch},
                                rows);
@@ -108,10 +107,9 @@ void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows,
                 PreparedRows& prepared) {
   prepared.reserve(next, num_rows);
   const int ffn_size = gate_up.segments[0].out_size;
-  const size_t part_size = at(ROWS_PER_PANEL, PANEL_OUTPUTS);
+  const size_t part_size = at(MAX_PANEL_ROWS, PANEL_OUTPUTS);
   for_panels(context, num_panels(ffn_size), num_rows, [&](int panel, int first_row, int count, int thread) {
-    const size_t panel_bytes = panel_scratch_bytes(gate_up.in_size);
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(panel_bytes + part_size * 2 * sizeof(float));
+    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
     float* gate = reinterpret_cast<float*>(scratch);
     float* up = gate + part_size;
     scratch += part_size * 2 * sizeof(float);
