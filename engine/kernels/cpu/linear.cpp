@@ -8,7 +8,10 @@
 namespace RS_LEVEL {
 namespace {
 
-#if defined(__AVX512F__)
+#if defined(__AMX_INT8__)
+constexpr int MAX_BLOCK_ROWS = MIN_TILED_ROWS - 1;
+constexpr int MAX_DENSE_ROWS = 4;
+#elif defined(__AVX512F__)
 constexpr int MAX_BLOCK_ROWS = 6;  // twelve integer and twelve float sums, in 32 registers
 constexpr int MAX_DENSE_ROWS = 4;  // four float sums a row
 #else
