@@ -65,6 +65,7 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         "device name=%s dtype=%s threads=%d kernels=%s", _device_name(device), _dtype_name(dtype), num_threads,
         "reference" if native is None else native.level,
     )  # fmt: skip
+<<<<<<< HEAD
     decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
     model: Model = decoder
     if native is not None:
@@ -80,6 +81,13 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
             max_context=config.model.max_context,
         ),
     )
+=======
+    # A pool that cannot work is refused before the weights are read, where its size is known by then.
+    layout = _plan_memory(config, spec, device, dtype) if device.type == "cpu" else None
+    kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
+    decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
+    layout = layout or _plan_memory(config, spec, device, dtype)
+>>>>>>> main
     _log_memory(layout, spec, decoder)
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
     pool = CachePool(layout)
@@ -94,6 +102,19 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         scheduler=scheduler,
         card=_model_card(config, spec, layout, (device, dtype), decoder.weight_bytes),
     )
+
+
+def _plan_memory(
+    config: EngineConfig, spec: ModelSpec, device: torch.device, dtype: torch.dtype
+) -> CacheLayout:
+    demand = CacheDemand(
+        block_size=config.cache.block_size,
+        cache_bytes=cache_bytes(config.cache, device),
+        max_chunk_tokens=config.scheduling.max_chunk_tokens,
+        element_bytes=dtype.itemsize,
+        max_context=config.model.max_context,
+    )
+    return plan_layout(spec, demand)
 
 
 class _Progress:

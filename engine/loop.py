@@ -56,8 +56,8 @@ class StepLoop:
     def run(self) -> None:
         """Run until the channel ends.
 
-        Raises EngineCrashedError when steps keep failing: a clean start is simpler than a
-        doubtful state.
+        Raises EngineCrashedError when steps keep failing, or when there is work that nobody plans:
+        a clean start is simpler than a doubtful state.
         """
         told = Load()
         while True:
@@ -98,6 +98,10 @@ class StepLoop:
                 self._in_flight.append(self.runner.begin(plan))
             except Exception as error:  # noqa: BLE001 - the loop's boundary: others go on
                 return self._fail(plan, error)
+        elif not self._in_flight and self._scheduler.has_work:
+            raise EngineCrashedError(
+                f"the scheduler plans nothing though there is work: {self._scheduler.load}"
+            )
         if self._in_flight and (len(self._in_flight) == self._steps_in_flight or not plan.chunks):
             return self._finish(self._in_flight.popleft())
         return Updates(load=self._scheduler.load)

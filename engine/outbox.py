@@ -45,5 +45,5 @@ class Outbox:
             try:
                 self._send(message)
             except OSError as error:
-                logger.warning("channel to the server broke error=%s", error)
+                logger.debug("the server is gone error=%s", error)  # the intake says so too
                 is_broken = True

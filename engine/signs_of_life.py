@@ -60,7 +60,7 @@ class SignsOfLife:
         dying = {self._process.exited, self._reading}
         if not any(sign.done() for sign in dying):
             self._process.kill()
-            return f"killed after {self._limit_s:g} s without a sign of its loop"
+            return f"killed after {self._limit_s:g} s without a sign of its loop (--step-timeout-s)"
         await wait_within(self._clock, LAST_NEWS_S, dying)
         if not self._process.exited.done():
             return "its channel ended, but it did not"

@@ -1,12 +1,14 @@
 """Which device and dtype to compute on, and how much memory it has."""
 
 import os
+from pathlib import Path
 
 import torch
 
 from engine.config import CacheConfig, ModelConfig
 from engine.errors import ConfigError
 
+CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 DEFAULT_CPU_CACHE_BYTES = 256 << 20
 DTYPES = {
     "float32": torch.float32,
@@ -49,9 +51,24 @@ def multiplies_bfloat16() -> bool:
 
 def set_cpu_threads(config: ModelConfig) -> int:
     """Let torch compute on as many threads as configured, or as cores this process may use."""
-    num_threads = config.cpu_threads or len(os.sched_getaffinity(0))
+    num_threads = config.cpu_threads or num_usable_cores()
     torch.set_num_threads(num_threads)
     return num_threads
+
+
+def num_usable_cores(quota_file: Path = CGROUP_QUOTA) -> int:
+    """Cores that this process may run on, no more than a container's quota of processor time pays for.
+
+    A quota of 150 ms in each period of 100 ms pays for two threads. More threads than that would
+    wait for each other at every operation.
+    Source: the kernel's cgroup v2 documentation, cpu.max.
+    """
+    num_cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+    except (OSError, ValueError):  # no cgroup v2 here
+        return num_cores
+    return num_cores if quota == "max" else max(1, min(num_cores, -(-int(quota) // int(period))))
 
 
 def cache_bytes(config: CacheConfig, device: torch.device) -> int:

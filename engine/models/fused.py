@@ -5,13 +5,13 @@ only the interpreter between them is gone, which takes longer than the arithmeti
 """
 
 from collections.abc import Sequence
-from ctypes import pointer
+from ctypes import Array, pointer
 
 import torch
 from torch import Tensor
 
 from engine.batch import Batch, LayerCache
-from engine.kernels.cpu.library import LayerWeights, LinearWeights, ModelWeights
+from engine.kernels.cpu.library import CachePlaces, LayerWeights, ModelWeights
 from engine.kernels.cpu.native import NativeKernels, all_cache_places
 from engine.layers.linear import Projection
 from engine.layers.packed import PackedLinear
@@ -30,7 +30,7 @@ class FusedDecoder:
         self._kernels = kernels
         self._rotary = Rotary(spec.rope, spec.head_size, torch.device("cpu"), torch.float32)
         self._weights = _model_weights(decoder)
-        self._caches: tuple[Sequence[LayerCache], object] | None = None
+        self._caches: tuple[Sequence[LayerCache], Array[CachePlaces]] | None = None
 
     def __call__(self, batch: Batch, caches: Sequence[LayerCache]) -> Tensor:
         """The wanted rows' final hidden states, normed, [R, E] float32."""
@@ -80,6 +80,7 @@ def _layer_weights(block: LlamaBlock, spec: ModelSpec, layer: int) -> LayerWeigh
     )
 
 
-def _linear_weights(projection: Projection) -> "pointer[LinearWeights]":
+def _linear_weights(projection: Projection) -> object:
+    """A pointer to its packed weights."""
     assert isinstance(projection, PackedLinear)
     return pointer(projection.packed.weights)

@@ -49,7 +49,6 @@ NUMBERS = {
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
     "context_length": "max_position_embeddings",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "expert_count": "num_experts",
@@ -90,16 +89,16 @@ class GgufFile:
         """The metadata under the names of config.json."""
         values: dict[str, object] = {"model_type": self._architecture}
         for theirs, ours in NUMBERS.items():
-            values[ours] = self._number(f"{self._architecture}.{theirs}")
+            values[ours] = self._architecture_number(theirs)
+        values["head_dim"] = self._head_size()
         embedding = self._tensors.get("model.embed_tokens.weight")
         values["vocab_size"] = int(embedding.shape[-1]) if embedding is not None else None
         values["tie_word_embeddings"] = "lm_head.weight" not in self._tensors
         values["rope_parameters"] = self._rope_parameters()
-        values["sliding_window"] = self._number(f"{self._architecture}.attention.sliding_window")
+        values["sliding_window"] = self._window()
         eos_ids = [self._metadata(f"tokenizer.ggml.{key}") for key in EOS_KEYS]
         values["eos_token_ids"] = list(dict.fromkeys(eos_id for eos_id in eos_ids if eos_id is not None))
-        self._check_heads(values)
-        if self._architecture == "llama" and values["sliding_window"] is not None:
+        if values["sliding_window"] is not None:
             values["model_type"] = "mistral"  # GGUF files call Mistral "llama"
         return Hyperparameters(origin=self._path, values=values)
 
@@ -143,9 +142,7 @@ class GgufFile:
     def _row_group(self, name: str) -> int:
         """How many rows of this tensor must be read together: a head's, where heads are permuted."""
         if self._architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            kind = "head_count" if name.endswith("q_proj.weight") else "head_count_kv"
-            num_heads = self._number(f"llama.attention.{kind}") or self._number("llama.attention.head_count")
-            return int(self._tensors[name].shape[-1]) // int(num_heads or 1)
+            return int(self._head_size() or 1)
         return 1
 
     def _rope_parameters(self) -> dict[str, object]:
@@ -165,23 +162,31 @@ class GgufFile:
             rope |= {"rope_type": kind, "factor": factor}
         return rope
 
-    def _check_heads(self, values: Mapping[str, object]) -> None:
-        """Refuse rotation of a part of each head, values of another size, and Qwen's windowed layers."""
-        key_length = values["head_dim"]
-        if key_length is None and values["hidden_size"] and values["num_attention_heads"]:
-            key_length = int(str(values["hidden_size"])) // int(str(values["num_attention_heads"]))
+    def _head_size(self) -> int | float | None:
+        """Size of a key head; values of another size, or rotation of a part of each head, are refused."""
+        width = self._architecture_number("embedding_length")
+        num_heads = self._architecture_number("attention.head_count")
+        head_size = self._architecture_number("attention.key_length")
+        if head_size is None and width and num_heads:
+            head_size = width // num_heads
         for name in ("attention.value_length", "rope.dimension_count"):
-            length = self._number(f"{self._architecture}.{name}")
-            if length not in (None, key_length):
+            length = self._architecture_number(name)
+            if length not in (None, head_size):
                 raise CheckpointError(
-                    f"{self._path}: {self._architecture}.{name} is {length}; only {key_length}, "
+                    f"{self._path}: {self._architecture}.{name} is {length}; only {head_size}, "
                     "the size of a whole key head, is supported"
                 )
-        if self._architecture != "llama" and values["sliding_window"] is not None:
+        return head_size
+
+    def _window(self) -> int | float | None:
+        """The window of all layers, which only Llama's architecture states without saying of which."""
+        window = self._architecture_number("attention.sliding_window")
+        if window is not None and self._architecture != "llama":
             raise CheckpointError(
-                f"{self._path}: {self._architecture}.attention.sliding_window is {values['sliding_window']}; "
-                "which layers it is for is not stated in a GGUF file, use the safetensors files"
+                f"{self._path}: {self._architecture}.attention.sliding_window is {window}; which layers "
+                "it is for is not stated in a GGUF file, use the safetensors files"
             )
+        return window
 
     def _hf_name(self, name: str) -> str:
         """blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight; unknown names stay."""
@@ -192,6 +197,9 @@ class GgufFile:
             case ["blk", layer, part] if part in LAYER_NAMES:
                 return f"model.layers.{layer}.{LAYER_NAMES[part]}.{kind}"
         return name
+
+    def _architecture_number(self, key: str) -> int | float | None:
+        return self._number(f"{self._architecture}.{key}")
 
     def _number(self, key: str) -> int | float | None:
         """A number, or a list that says the same for every layer; 0 and absent are None."""

@@ -74,7 +74,8 @@ class Scheduler:
 
         The tokens of decodes are set aside from the budget first, so a long prompt delays nobody
         by more than the step it is in. What is left admits waiting sequences, unless somebody is
-        short of blocks already.
+        short of blocks already. The plan is empty only when nothing is left to
+        do, or what is left waits for a step in flight.
         """
         chunks: list[Chunk] = []
         num_decodes = sum(sequence.num_to_plan == 1 for sequence in self._running)
@@ -92,7 +93,7 @@ class Scheduler:
                 continue
             chunks.append(self._take_chunk(sequence, num_tokens))
             budget -= 0 if decodes else num_tokens
-        if not is_short:
+        if not is_short or not self._running:
             chunks += self._admit(budget)
         return StepPlan(chunks=tuple(chunks))
 
@@ -158,13 +159,20 @@ class Scheduler:
             yield self._take_chunk(sequence, num_tokens)
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
-        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise."""
-        num_missing = sum(
-            max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
-        )
-        if num_missing + headroom > self._pool.num_free_blocks and self._running:
-            return False
-        return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+        """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
+
+        Younger sequences that wait with blocks give them up for it.
+        """
+        while True:
+            missing = sum(
+                max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
+            )
+            if missing + (headroom if self._running else 0) <= self._pool.num_free_blocks:
+                return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+            holder = self._youngest_waiting_holder(sequence)
+            if holder is None:
+                return False
+            self._preempt_when_idle(holder, ask=True)
 
     def _chunk_size(self, sequence: Sequence, budget: int) -> int:
         """How many positions the sequence may compute next.
@@ -201,11 +209,18 @@ class Scheduler:
         return True
 
     def _youngest_holder(self, sequence: Sequence) -> Sequence:
-        """Whose blocks go next: a waiting sequence's, else those of the youngest running one."""
+        """Whose blocks go next: those of a younger waiting sequence, else of the youngest running one."""
+        running = next((s for s in reversed(self._running) if not s.must_preempt), sequence)
+        return self._youngest_waiting_holder(sequence) or running
+
+    def _youngest_waiting_holder(self, sequence: Sequence) -> Sequence | None:
+        """The youngest sequence that waits with blocks, if it is younger than `sequence`."""
         for waiting in reversed(self._waiting):
+            if _arrival(waiting) <= _arrival(sequence):
+                return None
             if waiting.holds_blocks:
                 return waiting
-        return next((s for s in reversed(self._running) if not s.must_preempt), sequence)
+        return None
 
     def _preempt_when_idle(self, sequence: Sequence, *, ask: bool = False) -> None:
         """Send a sequence back to the queue, without its blocks, once no step in flight touches it.

@@ -65,7 +65,6 @@ ENGINE = {
     "batch": _core(1),
     "source": _both(0, "wheel_model", "errors"),
     "wheel_model": _both(0, "errors"),
-    "gguf_metadata": _both(0, "errors"),
     "config": _both(0, "errors"),
     "errors": _both(0),
     "logs": _both(0),

@@ -1,14 +1,15 @@
 """Every import goes down: ranks, halves, the door between server and engine, and libraries."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 import engine
-from tests.architecture.ranks import LIBRARIES, PLACES, Half, unit_of
-from tests.architecture.source_tree import SourceFile, expect_none, planted, read_tree
+from tests.architecture.ranks import ENGINE, LIBRARIES, PLACES, SERVER, Half, unit_of
+from tests.architecture.source_tree import ROOT, SourceFile, expect_none, planted, read_tree
 
 FACADE = "engine"  # engine/__init__.py: it names modules, and loads none before it is asked
 
@@ -142,6 +143,21 @@ def test_the_whole_tree_is_read():
     seen = {unit_of(file.module) for file in read_tree("engine", "server") if "." in file.module}
 
     assert expected - seen == set(), "ranks.py names what is not there"
+
+
+@pytest.mark.parametrize("unit", ENGINE)
+def test_the_documented_table_has_each_unit_in_the_row_of_its_rank(unit):
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (\d) \|(.*)$", text[text.index("## Who may import whom") :], re.MULTILINE))
+
+    assert f"`{unit}`" in rows[str(ENGINE[unit].rank)]
+
+
+def test_the_documented_chain_has_each_unit_of_the_server():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    chain = text[text.index("\nIn the server: ") :]
+
+    assert [unit for unit in SERVER if f"`{unit}`" not in chain] == []
 
 
 def test_imports_go_to_lower_ranks_of_the_same_half():

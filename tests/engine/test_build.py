@@ -21,7 +21,7 @@ class Sent(list):
 def build(path, sent=None, *, cache=None, **model):
     config = EngineConfig(
         model=ModelConfig(path=str(path), model_id="tiny", device="cpu", dtype="float32", **model),
-        cache=CacheConfig(kv_cache_bytes=1 << 20, **(cache or {})),
+        cache=CacheConfig(**{"kv_cache_bytes": 1 << 20, **(cache or {})}),
     )
     return build_engine(config, lambda: None, Sent() if sent is None else sent)
 
@@ -61,3 +61,11 @@ def test_a_missing_model_is_refused(tmp_path):
 def test_more_context_than_the_model_has_is_refused(checkpoint):
     with pytest.raises(ConfigError, match="max_context is 513"):
         build(checkpoint, max_context=513)
+
+
+def test_a_pool_that_cannot_work_is_refused_before_the_weights_are_read(checkpoint):
+    sent = Sent()
+
+    with pytest.raises(ConfigError, match="kv_cache_bytes"):
+        build(checkpoint, sent, cache={"block_size": 16, "kv_cache_bytes": 1})
+    assert not sent

@@ -2,7 +2,6 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,69 +13,22 @@ from engine.errors import (
     ConfigError,
     ContextLengthError,
     EngineCrashedError,
-    EngineError,
     EngineUnavailableError,
     OverloadedError,
     RequestError,
     StepError,
 )
 from engine.messages import Load
-from engine.request import FinishReason, Request
-from engine.stream import TokenStream
+from engine.request import FinishReason
 from engine.supervisor import EngineState
 from tests.support.byte_tokenizer import ByteTokenizer
 from tests.support.children import child_pids
 from tests.support.manual_clock import ManualClock
 from tests.support.new_request import new_request
+from tests.support.played_engine import new_engine, pid_of, play, refusal, stop_by, text_of
 from tests.support.scripted_command import scripted, scripted_config
 from tests.support.scripted_engine import FAIL, HOLD, IGNORE, KILL, MAX_CONTEXT, REFUSE
 from tests.support.until import WAIT_S, until
-
-
-def new_engine(*flags: object, clock: ManualClock | None = None, **config: object) -> Engine:
-    return Engine(
-        scripted_config(**config),
-        load_tokenizer=lambda path: ByteTokenizer(),
-        command=scripted(*flags),
-        clock=clock,
-    )
-
-
-def play(engine: Engine, act: Callable[[Engine], Awaitable[object]], *, until_ready: bool = True) -> object:
-    """Start, act, stop; no process is left behind."""
-
-    async def run() -> object:
-        await engine.start()
-        try:
-            if until_ready:
-                await asyncio.wait_for(engine.wait_ready(), WAIT_S)
-            return await asyncio.wait_for(act(engine), WAIT_S)
-        finally:
-            await engine.stop()
-
-    result = asyncio.run(run())
-    assert child_pids() == []
-    return result
-
-
-async def text_of(stream: TokenStream) -> tuple[str, list[FinishReason]]:
-    text, reasons = "", []
-    async for event in stream:
-        text += event.text
-        if event.finish_reason is not None:
-            reasons.append(event.finish_reason)
-    return text, reasons
-
-
-def pid_of(engine: Engine) -> int:
-    (pid,) = child_pids()
-    return pid
-
-
-async def refusal(engine: Engine, request: Request) -> EngineError:
-    with pytest.raises(EngineError) as caught:
-        await engine.submit(request)
-    return caught.value
 
 
 def test_a_request_is_streamed_to_its_end():
@@ -389,149 +341,3 @@ def test_too_many_crashes_are_a_failure():
     error, state = play(new_engine(supervision=SupervisionConfig(max_restarts=0)), act)
     assert type(error) is EngineCrashedError
     assert state is EngineState.FAILED
-
-
-async def stop_by(clock: ManualClock, engine: Engine, drain_s: float = 0.0) -> None:
-    """Stop an engine whose clock is ours."""
-    stopping = asyncio.create_task(engine.stop(drain_s))
-    while not stopping.done():
-        await clock.advance(0.5)
-        await asyncio.sleep(0.002)
-    await stopping
-
-
-def test_stopping_lets_streams_finish_that_can():
-    async def act(engine: Engine) -> object:
-        stream = await engine.submit(new_request("hello"))
-        reading = asyncio.create_task(text_of(stream))
-        await engine.stop(drain_s=WAIT_S)
-        return await reading, engine.health().state
-
-    assert play(new_engine(), act) == (("hello", [FinishReason.STOP]), EngineState.STOPPED)
-
-
-def test_stopping_ends_streams_that_do_not_finish_in_time():
-    clock = ManualClock()
-    engine = new_engine(clock=clock)
-
-    async def run() -> object:
-        await engine.start()
-        await engine.wait_ready()
-        stream = await engine.submit(new_request([*b"ab", HOLD]))
-        stopping = asyncio.create_task(engine.stop(drain_s=5.0))
-        await clock.advance(4.5)
-        await asyncio.sleep(0.01)
-        states = [engine.health().state, (await refusal(engine, new_request(request_id="b"))).state]
-        was_stopping = not stopping.done()
-        while not stopping.done():
-            await clock.advance(0.5)
-            await asyncio.sleep(0.002)
-        with pytest.raises(EngineUnavailableError) as caught:
-            await text_of(stream)
-        states += [caught.value.state, engine.health().state]
-        states += [(await refusal(engine, new_request(request_id="b"))).state]
-        return was_stopping, states
-
-    assert asyncio.run(run()) == (True, ["draining", "draining", "stopping", "stopped", "stopped"])
-    assert child_pids() == []
-
-
-@pytest.mark.parametrize("flag", ["--ignore-drain", "--stay"])
-def test_an_engine_that_ignores_what_it_is_told_is_stopped_all_the_same(flag: str):
-    clock = ManualClock()
-    engine = new_engine(flag, clock=clock)
-
-    async def run() -> None:
-        await engine.start()
-        await engine.wait_ready()
-        await stop_by(clock, engine, drain_s=2.0)
-
-    asyncio.run(run())
-
-    assert engine.health().state is EngineState.STOPPED
-    assert child_pids() == []
-
-
-def test_the_shortest_drain_counts():
-    async def act(engine: Engine) -> object:
-        stream = await engine.submit(new_request([HOLD]))
-        patient = asyncio.create_task(engine.stop(drain_s=3600.0))
-        await asyncio.sleep(0)
-        await engine.stop()
-        await patient
-        with pytest.raises(EngineUnavailableError):
-            await text_of(stream)
-
-    play(new_engine(), act)
-
-
-def test_a_crash_while_draining_ends_the_wait():
-    async def act(engine: Engine) -> object:
-        stream = await engine.submit(new_request([HOLD]))
-        stopping = asyncio.create_task(engine.stop(drain_s=3600.0))
-        await asyncio.sleep(0)
-        os.kill(pid_of(engine), signal.SIGKILL)
-        await stopping
-        with pytest.raises(EngineCrashedError):
-            await text_of(stream)
-
-    play(new_engine(), act)
-
-
-def test_stopping_during_start_up_and_in_a_pause_is_quick_and_clean():
-    async def during_start(engine: Engine) -> object:
-        waiting = asyncio.create_task(engine.wait_ready())
-        await until(lambda: engine.health().detail)
-        await engine.stop(drain_s=3600.0)
-        with pytest.raises(EngineUnavailableError):
-            await waiting
-
-    async def in_pause(engine: Engine) -> object:
-        os.kill(pid_of(engine), signal.SIGKILL)
-        await until(lambda: "starting again in" in engine.health().detail)
-        await engine.stop(drain_s=3600.0)
-
-    play(new_engine("--loading", 1, "--never-ready"), during_start, until_ready=False)
-    play(new_engine(), in_pause)
-
-
-def test_stopping_at_once_before_and_after_is_safe():
-    async def run() -> EngineState:
-        await new_engine().stop()
-        engine = new_engine()
-        await engine.start()
-        await engine.stop()
-        await engine.stop(drain_s=1.0)
-        with pytest.raises(EngineUnavailableError):
-            await engine.encode("x")
-        return engine.health().state
-
-    assert asyncio.run(run()) is EngineState.STOPPED
-    assert child_pids() == []
-
-
-def test_a_cancelled_stop_can_be_repeated():
-    async def act(engine: Engine) -> object:
-        await engine.submit(new_request([HOLD]))
-        stopping = asyncio.create_task(engine.stop(drain_s=3600.0))
-        await asyncio.sleep(0)
-        stopping.cancel()
-        await asyncio.wait({stopping})
-        state = engine.health().state
-        await engine.stop()
-        return state, engine.health().state
-
-    assert play(new_engine(), act) == (EngineState.DRAINING, EngineState.STOPPED)
-
-
-def test_being_stopped_is_no_failure():
-    async def act(engine: Engine) -> object:
-        failing = asyncio.create_task(engine.wait_failed())
-        await engine.stop()
-        await asyncio.sleep(0)
-        was_silent = not failing.done()
-        failing.cancel()
-        await asyncio.wait({failing})
-        return was_silent
-
-    assert play(new_engine(), act) is True

@@ -6,6 +6,7 @@ from engine.errors import EngineCrashedError
 from engine.intake import Stop
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Abort, Drain, Drained, Pulse, Updates
+from engine.plan import StepPlan
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.sequence import make_sequences
@@ -129,3 +130,21 @@ def test_draining_is_told_once_everything_has_ended():
     last_news = max(i for i, m in enumerate(bench.sent) if isinstance(m, Updates))
     assert bench.sent[last_news].finish_reasons[0] in set(FinishReason)
     assert kinds.index(Drained) > last_news
+
+
+@pytest.mark.parametrize("steps_in_flight", [1, 2])
+def test_an_abort_frees_the_blocks_within_two_steps(steps_in_flight):
+    bench = Bench(steps_in_flight=steps_in_flight)
+    bench.run([bench.sequences(max_tokens=40)], [], [], [Abort(request_id="r0")], *[[]] * 6)
+    frees = [message.load for message in bench.sent if message.load.num_free_blocks == 64]
+
+    assert frees[0].num_steps <= 3 + 2
+    assert frees[-1].num_steps == frees[0].num_steps
+
+
+def test_work_that_nobody_plans_ends_the_loop_instead_of_spinning():
+    bench = Bench()
+    bench.scheduler.plan = StepPlan
+
+    with pytest.raises(EngineCrashedError, match="plans nothing though there is work"):
+        bench.run([bench.sequences()], [])

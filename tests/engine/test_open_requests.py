@@ -6,49 +6,14 @@ from itertools import pairwise
 import pytest
 
 from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
-from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine, Updates
-from engine.open_requests import OpenRequest, OpenRequests
-from engine.request import FinishReason, Request
+from engine.messages import Abort, Accepted, Drained, Finish, Refused, Updates
+from engine.open_requests import OpenRequest
+from engine.request import FinishReason
 from engine.stream import TokenEvent
-from engine.text.detokenizer import ChoiceText
-from tests.support.byte_tokenizer import EOS_ID, ByteTokenizer
-from tests.support.manual_clock import ManualClock
 from tests.support.new_request import new_request
+from tests.support.request_world import World
 
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
-
-
-class World:
-    """OpenRequests with a record of what it sent."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.requests = OpenRequests(self.clock.now)
-        self.sent: list[ToEngine] = []
-
-    def open(self, request: Request | None = None, **fields: object) -> OpenRequest:
-        request = request or new_request(**fields)
-        tokenizer = ByteTokenizer()
-        texts = [
-            ChoiceText(tokenizer, request.sampling.stop, frozenset({EOS_ID}))
-            for _ in range(request.num_choices)
-        ]
-        return self.requests.open(request, texts, self.sent.append)
-
-    def hear(self, *rows: tuple[int, str, FinishReason | None], logprobs: tuple[float, ...] = ()) -> None:
-        """Rows of (sequence id, text of its tokens, finish reason)."""
-        self.requests.hear(
-            Updates(
-                sequence_ids=tuple(row[0] for row in rows),
-                num_tokens=tuple(len(row[1].encode()) for row in rows),
-                token_ids=tuple(b"".join(row[1].encode() for row in rows)),
-                finish_reasons=tuple(row[2] for row in rows),
-                logprobs=logprobs,
-            )
-        )
-
-    def hear_failure(self, sequence_id: int, error: EngineError) -> None:
-        self.requests.hear(Updates(failures=((sequence_id, error),)))
 
 
 async def rest(opened: OpenRequest) -> list[TokenEvent]:

@@ -169,7 +169,7 @@ def test_silence_after_ready_is_an_end_and_kills():
         await asyncio.wait_for(ward.ending, 10)
         return was_over_before, await ward.signs.last_news(), ward.patient.was_killed
 
-    assert in_ward(act) == (False, "killed after 10 s without a sign of its loop", True)
+    assert in_ward(act) == (False, "killed after 10 s without a sign of its loop (--step-timeout-s)", True)
 
 
 @pytest.mark.parametrize(

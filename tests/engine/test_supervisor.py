@@ -2,96 +2,17 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from engine.config import SupervisionConfig
 from engine.errors import ConfigError, EngineCrashedError, EngineError
-from engine.messages import Abort, Submit
-from engine.open_requests import OpenRequest, OpenRequests
-from engine.supervisor import EngineState, RestartPolicy, Supervisor
-from engine.text.detokenizer import ChoiceText
-from tests.support.byte_tokenizer import ByteTokenizer
-from tests.support.children import child_pids
-from tests.support.manual_clock import ManualClock
-from tests.support.new_request import new_request
-from tests.support.scripted_command import scripted, scripted_config
+from engine.messages import Abort
+from engine.supervisor import EngineState, RestartPolicy
 from tests.support.scripted_engine import EXIT, FREEZE, GARBAGE, HANG_UP, HOLD, KILL, SILENCE
-from tests.support.until import WAIT_S, until
-
-
-class Scene:
-    """A Supervisor over a scripted engine, with a clock that only the test moves."""
-
-    def __init__(self, *flags: object, **supervision: object) -> None:
-        self.clock = ManualClock()
-        self.requests = OpenRequests(self.clock.now)
-        self.states: list[EngineState] = []
-        self.pids: list[int] = []
-        self.supervisor = Supervisor(
-            scripted_config(supervision=SupervisionConfig(**supervision)),
-            self.requests,
-            on_change=lambda: self.states.append(self.supervisor.status.state),
-            command=scripted(*flags),
-            clock=self.clock,
-        )
-
-    @property
-    def state(self) -> EngineState:
-        return self.supervisor.status.state
-
-    @property
-    def pid(self) -> int:
-        return self.supervisor._process.pid
-
-    async def ready(self, generation: int = 1) -> None:
-        status = self.supervisor.status
-        await until(lambda: status.state is EngineState.READY and status.generation == generation)
-        self.pids.append(self.pid)
-
-    async def submit(self, *prompt: int, request_id: str = "a") -> OpenRequest:
-        request = new_request(prompt, request_id=request_id)
-        opened = self.requests.open(
-            request, [ChoiceText(ByteTokenizer(), (), frozenset())], self.supervisor.post
-        )
-        await self.supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
-        return opened
-
-    async def paused(self, pause_s: float) -> None:
-        """Wait until the supervisor pauses after a crash."""
-        told = f"starting again in {pause_s:g} s"
-        await until(lambda: told in self.supervisor.status.detail, f"no pause of {pause_s} s")
-
-
-def play(scene: Scene, act: Callable[[Scene], Awaitable[object]]) -> object:
-    """Start, act, stop; nothing is left behind."""
-
-    async def run() -> object:
-        scene.supervisor.start()
-        try:
-            return await asyncio.wait_for(act(scene), WAIT_S)
-        finally:
-            stopping = asyncio.create_task(scene.supervisor.stop())
-            while not stopping.done():
-                await scene.clock.advance(1.0)
-                await asyncio.sleep(0.002)
-            await stopping
-
-    result = asyncio.run(run())
-    assert child_pids() == []
-    return result
-
-
-async def text_and_error(opened: OpenRequest) -> tuple[str, EngineError | None]:
-    text = ""
-    try:
-        async for event in opened.stream:
-            text += event.text
-    except EngineError as error:
-        return text, error
-    return text, None
+from tests.support.supervised import Scene, play, text_and_error
+from tests.support.until import until
 
 
 def test_start_up_is_told_step_by_step():
@@ -287,7 +208,7 @@ def test_an_engine_whose_loop_is_silent_is_killed(token: int):
 
     text, message = play(scene, act)
     assert text == "ab"
-    assert "killed after 5 s without a sign of its loop" in message
+    assert "killed after 5 s without a sign of its loop (--step-timeout-s)" in message
 
 
 def test_a_start_that_takes_too_long_is_a_crash():
@@ -300,118 +221,6 @@ def test_a_start_that_takes_too_long_is_a_crash():
         return scene.supervisor.status.error.message
 
     assert "killed after 5 s" in play(scene, act)
-
-
-def test_stopping_lets_a_ready_engine_leave_by_itself(caplog: pytest.LogCaptureFixture):
-    scene = Scene()
-
-    async def act(scene: Scene) -> object:
-        await scene.ready()
-        process = scene.supervisor._process
-        await scene.supervisor.stop()
-        return process.how_it_ended, scene.state
-
-    assert play(scene, act) == ("exit status 0", EngineState.STOPPED)
-
-
-def test_stopping_kills_an_engine_that_does_not_leave():
-    scene = Scene("--stay")
-
-    async def act(scene: Scene) -> object:
-        await scene.ready()
-        process = scene.supervisor._process
-        stopping = asyncio.create_task(scene.supervisor.stop())
-        await until(lambda: scene.clock.is_awaited(2.0))
-        was_alive = process.how_it_ended == "still alive"
-        scene.clock.jump(2.0)
-        await stopping
-        return was_alive, process.how_it_ended
-
-    assert play(scene, act) == (True, "killed by SIGKILL")
-
-
-def test_stopping_kills_an_engine_that_still_starts_at_once():
-    scene = Scene("--loading", 1, "--never-ready")
-
-    async def act(scene: Scene) -> object:
-        await until(lambda: scene.supervisor.status.detail)
-        process = scene.supervisor._process
-        await scene.supervisor.stop()
-        return process.how_it_ended, scene.clock.is_awaited(2.0)
-
-    assert play(scene, act) == ("killed by SIGKILL", False)
-
-
-def test_stopping_in_a_pause_starts_nothing_any_more():
-    scene = Scene()
-
-    async def act(scene: Scene) -> object:
-        await scene.ready()
-        os.kill(scene.pid, signal.SIGKILL)
-        await scene.paused(1.0)
-        await scene.supervisor.stop()
-        scene.clock.jump(60.0)
-        await asyncio.sleep(0)
-        return scene.supervisor.status.generation, scene.state
-
-    assert play(scene, act) == (1, EngineState.STOPPED)
-
-
-def test_stopping_while_a_crashed_process_is_put_down_reaps_and_reports_it(caplog: pytest.LogCaptureFixture):
-    scene = Scene("--stay")
-
-    async def act(scene: Scene) -> object:
-        await scene.ready()
-        opened = await scene.submit(GARBAGE)
-        reading = asyncio.create_task(text_and_error(opened))
-        while not reading.done():
-            await scene.clock.advance(0.25)
-            await asyncio.sleep(0)
-        await scene.supervisor.stop()
-        return child_pids()
-
-    assert play(scene, act) == []
-    assert "engine crashed" in caplog.text
-
-
-def test_stopping_before_and_at_the_start_is_safe_and_may_be_repeated():
-    async def run() -> object:
-        never_started = Scene()
-        await never_started.supervisor.stop()
-        scene = Scene()
-        scene.supervisor.start()
-        await asyncio.gather(scene.supervisor.stop(), scene.supervisor.stop())
-        await scene.supervisor.stop()
-        return never_started.state, scene.state
-
-    assert asyncio.run(run()) == (EngineState.STOPPED, EngineState.STOPPED)
-    assert child_pids() == []
-
-
-def test_a_stop_that_is_given_up_still_leaves_no_process():
-    scene = Scene("--stay")
-
-    async def act(scene: Scene) -> object:
-        await scene.ready()
-        stopping = asyncio.create_task(scene.supervisor.stop())
-        await until(lambda: scene.clock.is_awaited(2.0))
-        stopping.cancel()
-        await asyncio.wait({stopping})
-        return stopping.cancelled()
-
-    assert play(scene, act) is True
-
-
-def test_an_event_loop_that_ends_without_stop_leaves_no_process():
-    scene = Scene()
-
-    async def run() -> None:
-        scene.supervisor.start()
-        await scene.ready()
-
-    asyncio.run(run())
-
-    assert child_pids() == []
 
 
 def test_messages_are_dropped_where_there_is_no_process():

@@ -211,7 +211,8 @@ def installed(tmp_path_factory):
             command = re.sub(r"^python ", f"{shlex.quote(sys.executable)} ", command)
             subprocess.run(shlex.split(command), cwd=work, env=without_settings(), check=True, timeout=900)
     shutil.rmtree(work)
-    return place
+    yield place
+    shutil.rmtree(here)  # hundreds of megabytes
 
 
 @pytest.mark.slow

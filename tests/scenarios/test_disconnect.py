@@ -1,8 +1,9 @@
-"""A client that goes away, streaming or not, frees its blocks within two steps."""
+"""A client that goes away, streaming or not, frees its blocks.
+
+That it takes no more than two steps is shown where steps can be counted, in test_loop."""
 
 import json
 import socket
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -34,19 +35,6 @@ def test_a_client_that_goes_away_frees_its_blocks(server, is_streaming):
 
     assert busy["num_free_blocks"] < idle["num_free_blocks"]
     assert after["num_free_blocks"] == idle["num_free_blocks"]
-
-
-def test_an_aborted_request_costs_at_most_two_more_steps(server):
-    server.wait_load(num_running=0)
-    body = {"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 100_000, "stream": True, "ignore_eos": True}
-    connection = _post(server.url, "/v1/completions", body)
-    server.wait_load(num_running=1)
-    connection.close()
-    server.wait_load(num_running=0)
-    steps = server.get("/health")[1]["load"]["num_steps"]
-    time.sleep(0.3)  # steps that nobody wants would be counted now
-
-    assert server.get("/health")[1]["load"]["num_steps"] == steps
 
 
 def _post(url, path, body):

@@ -91,30 +91,41 @@ def paged_case(
         tables.append(own[first // block_size :])
         bases.append(first // block_size * block_size)
         slots += own_slots[start:]
+    batch = _batch(spans, window, block_size, slots, list(zip(bases, tables, strict=True)))
+    return PagedCase(
+        query=draw(batch.row_starts[-1], num_heads),
+        keys=tuple(keys),
+        values=tuple(values),
+        spans=tuple(spans),
+        batch=batch,
+        cache=LayerCache(group=0, keys=cache_keys, values=cache_values),
+    )
+
+
+def _batch(
+    spans: Sequence[tuple[int, int]],
+    window: int | None,
+    block_size: int,
+    slots: list[int],
+    tables: list[tuple[int, list[int]]],
+) -> Batch:
+    """The tensors of a step whose chunks have these (base, table) pairs."""
     row_starts = [0]
     for start, stop in spans:
         row_starts.append(row_starts[-1] + stop - start)
-    width = 1 + max(len(table) for table in tables)
+    width = 1 + max(len(table) for _, table in tables)
     group = GroupBatch(
         window=window,
         block_size=block_size,
         slots=torch.tensor(slots),
-        tables=torch.tensor([table + [0] * (width - len(table)) for table in tables]),
-        bases=tuple(bases),
+        tables=torch.tensor([table + [0] * (width - len(table)) for _, table in tables]),
+        bases=tuple(base for base, _ in tables),
     )
-    batch = Batch(
+    return Batch(
         token_ids=torch.zeros(row_starts[-1], dtype=torch.int64),
         positions=torch.tensor([at for start, stop in spans for at in range(start, stop)]),
         wanted_rows=torch.arange(row_starts[-1]),
         row_starts=tuple(row_starts),
         starts=tuple(start for start, _ in spans),
         groups=(group,),
-    )
-    return PagedCase(
-        query=draw(row_starts[-1], num_heads),
-        keys=tuple(keys),
-        values=tuple(values),
-        spans=tuple(spans),
-        batch=batch,
-        cache=LayerCache(group=0, keys=cache_keys, values=cache_values),
     )

@@ -5,16 +5,13 @@ from torch import nn
 
 from engine.kernels.ops import REFERENCE
 from engine.layers.kit import LayerKit
-from engine.layers.linear import DenseLinears
 
 CPU = torch.device("cpu")
 
 
 def cpu_kit(dtype: torch.dtype = torch.float32) -> LayerKit:
     """The plain kit: reference operations, dense projections."""
-    return LayerKit(
-        ops=REFERENCE, linears=DenseLinears(REFERENCE.linear, CPU, dtype), device=CPU, dtype=dtype
-    )
+    return LayerKit.dense(REFERENCE, CPU, dtype)
 
 
 def fill(module: nn.Module, seed: int = 0) -> None:

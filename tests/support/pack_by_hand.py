@@ -67,8 +67,10 @@ class RingRun:
         self.block_size = block_size
         self.lengths = [0] * num_sequences
 
-    def step(self, chunks: Sequence[tuple[int, Sequence[int]]]) -> torch.Tensor:
-        """Compute the next tokens of each (sequence, token ids); logits of all rows, [T, V]."""
+    def step(
+        self, chunks: Sequence[tuple[int, Sequence[int]]], wanted: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Compute the next tokens of each (sequence, token ids); logits of the wanted rows, else of all."""
         spans = []
         for sequence, token_ids in chunks:
             start = self.lengths[sequence]
@@ -77,7 +79,8 @@ class RingRun:
                 self._reserve(ring, start, stop)
             spans.append((sequence, start, stop))
             self.lengths[sequence] = stop
-        batch = self._batch(spans, [token_id for _, token_ids in chunks for token_id in token_ids])
+        ids = [token_id for _, token_ids in chunks for token_id in token_ids]
+        batch = self._batch(spans, ids, range(len(ids)) if wanted is None else wanted)
         with torch.inference_mode():
             return self.decoder.logits(self.decoder(batch, self.caches))
 
@@ -98,7 +101,7 @@ class RingRun:
             cache.keys[slots] = math.nan
             cache.values[slots] = math.nan
 
-    def _batch(self, spans: list[tuple[int, int, int]], token_ids: list[int]) -> Batch:
+    def _batch(self, spans: list[tuple[int, int, int]], token_ids: list[int], wanted: Sequence[int]) -> Batch:
         device = self.decoder.norm.weight.device
         row_starts = [0]
         for _, start, stop in spans:
@@ -107,7 +110,7 @@ class RingRun:
         return Batch(
             token_ids=torch.tensor(token_ids, device=device),
             positions=torch.tensor(positions, device=device),
-            wanted_rows=torch.arange(len(token_ids), device=device),
+            wanted_rows=torch.tensor(list(wanted), device=device),
             row_starts=tuple(row_starts),
             starts=tuple(start for _, start, _ in spans),
             groups=tuple(self._group(index, spans, device) for index in range(len(self.windows))),

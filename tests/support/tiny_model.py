@@ -108,7 +108,7 @@ def oracle_logits(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([token_ids]), use_cache=False).logits[0]
 
 
-GGUF_SIZES = {"model": 256, "ffn": 512, "heads": 4, "kv_heads": 2, "head": 64, "vocab": 264, "layers": 2}
+GGUF_SIZES = {"model": 256, "ffn": 256, "heads": 4, "kv_heads": 2, "head": 64, "vocab": 264, "layers": 2}
 
 
 def write_tiny_gguf(

@@ -47,7 +47,21 @@ def test_a_cpu_pool_has_256_mebibytes_unless_told_otherwise():
 def test_threads_default_to_the_cores_this_process_may_use():
     before = torch.get_num_threads()
     try:
-        assert devices.set_cpu_threads(config()) == len(os.sched_getaffinity(0))
+        assert devices.set_cpu_threads(config()) == devices.num_usable_cores()
         assert devices.set_cpu_threads(config(cpu_threads=1)) == torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [("max 100000", None), ("100000 100000", 1), ("150000 100000", 2), ("5000 100000", 1), ("", None)],
+    ids=["none", "one", "one-and-a-half", "a-twentieth", "unreadable"],
+)
+def test_a_containers_quota_bounds_the_cores(tmp_path, content, most):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(content)
+    num_cores = len(os.sched_getaffinity(0))
+
+    assert devices.num_usable_cores(quota) == (num_cores if most is None else min(most, num_cores))
+    assert devices.num_usable_cores(tmp_path / "missing") == num_cores

@@ -11,10 +11,13 @@ from tests.support.specs import small_layout
 class Bench:
     """A scheduler with a fake runner, driven step by step."""
 
-    def __init__(self, *windows, num_blocks=64, **scheduling):
+    def __init__(self, *windows, num_blocks=64, block_size=4, **scheduling):
         scheduling = {"max_step_tokens": 8, "max_chunk_tokens": 8, "max_running": 4, **scheduling}
         self.layout = small_layout(
-            *windows, num_blocks=num_blocks, max_chunk_tokens=scheduling["max_chunk_tokens"]
+            *windows,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            max_chunk_tokens=scheduling["max_chunk_tokens"],
         )
         self.pool = CachePool(self.layout)
         self.scheduler = Scheduler(SchedulingConfig(**scheduling), self.pool, frozenset({0}))
@@ -187,6 +190,34 @@ def test_blocks_of_an_ended_sequence_stay_until_its_last_step_is_committed():
     assert bench.pool.num_free_blocks == 63
     bench.scheduler.commit(second, bench.runner.finish(later))
     assert bench.pool.num_free_blocks == 64
+
+
+def run_all(bench):
+    """Step until everything has ended; fail when nothing is planned though there is work."""
+    while bench.scheduler.has_work:
+        chunks, _ = bench.step()
+        assert chunks, "a step without work"
+
+
+def test_waiting_choices_that_hold_a_shared_prompt_do_not_block_an_older_sequence():
+    bench = Bench(None, num_blocks=12, block_size=1, max_step_tokens=64, max_chunk_tokens=4, max_running=2)
+    bench.add(4, max_tokens=1, n=2)
+    bench.add(11, max_tokens=1, n=2)
+    run_all(bench)
+
+    assert bench.pool.num_free_blocks == 12
+
+
+def test_a_running_sequence_takes_no_blocks_from_an_older_waiting_one():
+    bench = Bench(None, num_blocks=6, max_step_tokens=64, max_chunk_tokens=8, max_running=1)
+    _, follower = bench.add(10, n=2, max_tokens=12)
+    bench.step()
+    bench.step()
+    held = [table.num_held for table in follower.tables]
+
+    assert held == [2]
+    run_all(bench)
+    assert follower.is_finished
 
 
 def _without_eos(prompt, choice, max_tokens):

@@ -1,0 +1,108 @@
+"""The runner with a model that is a lookup table: what comes back for which chunk."""
+
+import pytest
+import torch
+
+from engine.cache.store import CacheStore
+from engine.errors import EngineCrashedError
+from engine.execution.runner import HEAD_TILE_ROWS, ModelRunner
+from engine.plan import Chunk, ChunkTable, Draw, StepPlan
+from engine.request import SamplingParams
+from tests.support.specs import small_layout, small_spec
+
+CPU = torch.device("cpu")
+TABLES = (ChunkTable(first_block=0, block_ids=tuple(range(40))),)
+
+
+class SuccessorModel:
+    """Its most probable token after t is t + 1; it counts how many rows of logits exist at once."""
+
+    def __init__(self, vocab_size=1000):
+        self.vocab_size = vocab_size
+        self.tiles = []
+
+    def __call__(self, batch, caches):
+        return batch.token_ids[batch.wanted_rows, None].double()
+
+    def logits(self, hidden):
+        self.tiles.append(len(hidden))
+        logits = torch.zeros(len(hidden), self.vocab_size, dtype=torch.float64)
+        successors = (hidden.long() + 1) % self.vocab_size
+        return logits.scatter_(1, successors, 5.0)
+
+
+def make_runner(model=None):
+    layout = small_layout(None, num_blocks=64, max_context=200)
+    store = CacheStore.allocate(layout, small_spec(None), device=CPU, dtype=torch.float32)
+    return ModelRunner(model or SuccessorModel(), store, layout, CPU)
+
+
+def chunk(sequence_id, token_ids, *, start=0, draw=True, logprobs=False, **fields):
+    sampling = SamplingParams(max_tokens=1, seed=0, temperature=0.0, logprobs=logprobs)
+    return Chunk(
+        sequence_id=sequence_id,
+        start=start,
+        stop=start + len(token_ids) + fields.get("takes_last_draw", False),
+        token_ids=tuple(token_ids),
+        tables=TABLES,
+        draw=Draw(sampling=sampling, choice=0) if draw else None,
+        **fields,
+    )
+
+
+def run(runner, *chunks):
+    return runner.finish(runner.begin(StepPlan(chunks=chunks)))
+
+
+def test_each_drawing_chunk_gets_its_own_token():
+    result = run(make_runner(), chunk(1, [5, 6]), chunk(2, [9], draw=False), chunk(3, [7]))
+
+    assert result.token_ids == ((7,), (), (8,))
+
+
+def test_log_probabilities_come_only_for_those_who_ask():
+    result = run(make_runner(), chunk(1, [5], logprobs=True), chunk(2, [6]))
+    expected = 5.0 - torch.log(torch.tensor(999 + 5.0).double().new_tensor(999.0) + torch.tensor(5.0).exp())
+
+    assert result.logprobs[1] == ()
+    assert result.logprobs[0][0] == pytest.approx(float(expected))
+
+
+def test_scores_are_of_the_tokens_that_were_asked_about():
+    result = run(
+        make_runner(),
+        chunk(1, [5, 6, 7], draw=False, score_from=0, score_ids=(6, 9)),
+        chunk(2, [8, 9], score_from=0, score_ids=(9,)),
+    )
+
+    assert [len(scores) for scores in result.scores] == [2, 1]
+    assert result.scores[0][0] - result.scores[0][1] == pytest.approx(5.0)
+    assert result.scores[1] == pytest.approx(result.scores[0][:1])
+    assert result.token_ids == ((), (10,))
+
+
+def test_a_long_scored_prompt_is_scored_in_tiles():
+    model = SuccessorModel()
+    token_ids = list(range(150))
+    run(make_runner(model), chunk(1, token_ids, draw=False, score_from=0, score_ids=tuple(token_ids[1:])))
+
+    assert max(model.tiles) <= HEAD_TILE_ROWS
+    assert sum(model.tiles) == 149
+
+
+def test_a_chunk_takes_the_token_that_the_step_in_flight_drew():
+    runner = make_runner()
+    first = runner.begin(StepPlan(chunks=(chunk(1, [5]),)))
+    second = runner.begin(StepPlan(chunks=(chunk(1, [], start=1, takes_last_draw=True),)))
+
+    assert runner.finish(first).token_ids == ((6,),)
+    assert runner.finish(second).token_ids == ((7,),)
+
+
+def test_a_lost_device_is_told_apart_from_a_failed_step():
+    class BrokenModel(SuccessorModel):
+        def __call__(self, batch, caches):
+            raise torch.AcceleratorError("gone")
+
+    with pytest.raises(EngineCrashedError, match="the device failed"):
+        run(make_runner(BrokenModel()), chunk(1, [5]))
