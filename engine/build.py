@@ -15,6 +15,7 @@ from engine.config import EngineConfig
 from engine.execution.device import cache_bytes, choose_device, choose_dtype, requested_dtype, set_cpu_threads
 from engine.execution.runner import Model, ModelRunner
 from engine.intake import Intake
+from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.ops import native_ops, select_native, select_ops
 from engine.layers.kit import LayerKit
 from engine.loop import LoopParts, StepLoop
@@ -49,51 +50,28 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     Starts no thread and reads nothing from `receive` yet. Raises ConfigError and CheckpointError.
     """
     device = choose_device(config.model)
-    dtype = choose_dtype(config.model, device)
     num_threads = set_cpu_threads(config.model)
     spec = read_spec(Path(config.model.path)).with_window(config.model.window)
     logger.info(
         "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
         _windows(spec),
     )  # fmt: skip
-    native = select_native(device, requested_dtype(config.model), config.model.kernels, num_threads)
-    if native is None:
-        kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
-    else:
-        kit, dtype = LayerKit.packed(native_ops(native), native), torch.bfloat16
+    kernels = _choose_kernels(config, device, num_threads)
+    dtype = kernels.cache_dtype
     logger.info(
         "device name=%s dtype=%s threads=%d kernels=%s", _device_name(device), _dtype_name(dtype), num_threads,
-        "reference" if native is None else native.level,
+        kernels.name,
     )  # fmt: skip
-<<<<<<< HEAD
-    decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
-    model: Model = decoder
-    if native is not None:
-        model = FusedDecoder(decoder, native)
-        torch.set_num_threads(1)  # two pools would spin against each other
-    layout = plan_layout(
-        spec,
-        CacheDemand(
-            block_size=config.cache.block_size,
-            cache_bytes=cache_bytes(config.cache, device),
-            max_chunk_tokens=config.scheduling.max_chunk_tokens,
-            element_bytes=dtype.itemsize,
-            max_context=config.model.max_context,
-        ),
-    )
-=======
     # A pool that cannot work is refused before the weights are read, where its size is known by then.
     layout = _plan_memory(config, spec, device, dtype) if device.type == "cpu" else None
-    kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
-    decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
+    decoder = load_decoder(Path(config.model.path), spec, kernels.kit, _Progress(outbox).report)
     layout = layout or _plan_memory(config, spec, device, dtype)
->>>>>>> main
     _log_memory(layout, spec, decoder)
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
     intake = Intake(receive, outbox.put, layout, spec.vocab_size)
-    runner = ModelRunner(model, store, layout, device)
+    runner = ModelRunner(kernels.model(decoder), store, layout, device)
     parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
     return BuiltEngine(
         loop=StepLoop(parts, config.scheduling.steps_in_flight),
@@ -102,6 +80,37 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         scheduler=scheduler,
         card=_model_card(config, spec, layout, (device, dtype), decoder.weight_bytes),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kernels:
+    """What computes: the kit that layers are built with, the cache's dtype, the native kernels if any."""
+
+    kit: LayerKit
+    cache_dtype: torch.dtype
+    native: NativeKernels | None
+
+    @property
+    def name(self) -> str:
+        return "reference" if self.native is None else f"native-{self.native.level}"
+
+    def model(self, decoder: Decoder) -> Model:
+        """The decoder as the runner calls it, once its weights are loaded."""
+        if self.native is None:
+            return decoder
+        torch.set_num_threads(1)  # the kernels have threads of their own; two pools would hold up each other
+        return FusedDecoder(decoder, self.native)
+
+
+def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int) -> _Kernels:
+    native = select_native(device, requested_dtype(config.model), config.model.kernels, num_threads)
+    if native is not None:
+        return _Kernels(
+            kit=LayerKit.packed(native_ops(native), native), cache_dtype=torch.bfloat16, native=native
+        )
+    dtype = choose_dtype(config.model, device)
+    ops = select_ops(device, dtype, config.model.kernels)
+    return _Kernels(kit=LayerKit.dense(ops, device, dtype), cache_dtype=dtype, native=None)
 
 
 def _plan_memory(

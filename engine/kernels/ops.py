@@ -21,6 +21,7 @@ from engine.kernels.cpu.native import NativeKernels
 logger = logging.getLogger(__name__)
 
 NOT_BUILT = "the native ones were not built when ringserve was installed, which takes a C++20 compiler"
+NO_VECTORS = "this CPU has no instruction set on which the native ones are faster"
 
 
 class Prepare(Protocol):
@@ -137,12 +138,12 @@ def select_native(
         return None
     obstacle = _obstacle_to_native(device, dtype)
     native = NativeKernels.open(num_threads) if obstacle is None else None
-    if native is not None:
+    if native is not None and (native.is_vectorised or kernels == "native"):
         return native
     if kernels == "native":
         raise ConfigError(f"kernels is 'native', but {obstacle or NOT_BUILT}; use --kernels auto")
     if obstacle is None:
-        logger.warning("the reference kernels compute: %s", NOT_BUILT)
+        logger.warning("the reference kernels compute: %s", NOT_BUILT if native is None else NO_VECTORS)
     return None
 
 

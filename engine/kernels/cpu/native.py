@@ -92,6 +92,11 @@ class NativeKernels:
             raise ConfigError(f"the kernels have no level {level!r} here; there are {', '.join(levels)}")
         return cls(library, num_threads, level or levels[-1])
 
+    @property
+    def is_vectorised(self) -> bool:
+        """Whether the level has vector instructions, without which torch is faster."""
+        return self.level != "portable"
+
     def prepare(self, batch: Batch, cos: Tensor, sin: Tensor) -> NativeStep:
         """The batch in the kernels' own words."""
         return NativeStep(batch, cos, sin)
@@ -167,9 +172,7 @@ class NativeKernels:
         gate_up = gate_up.contiguous()
         ffn_size = gate_up.shape[-1] // 2
         output = torch.empty(len(gate_up), ffn_size)
-        self.library.rs_silu_mul(
-            self._context, gate_up.data_ptr(), len(gate_up), ffn_size, output.data_ptr()
-        )
+        self.library.rs_silu_mul(self._context, gate_up.data_ptr(), len(gate_up), ffn_size, output.data_ptr())
         return output
 
     def decode_step(
