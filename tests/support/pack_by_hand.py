@@ -102,7 +102,7 @@ class RingRun:
             cache.values[slots] = math.nan
 
     def _batch(self, spans: list[tuple[int, int, int]], token_ids: list[int], wanted: Sequence[int]) -> Batch:
-        device = self.decoder.norm.weight.device
+        device = self.caches[0].keys.device
         row_starts = [0]
         for _, start, stop in spans:
             row_starts.append(row_starts[-1] + stop - start)
