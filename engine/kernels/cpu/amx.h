@@ -34,9 +34,9 @@ struct alignas(64) TileShapes {
 // multiplied apart.
 struct Scratch {
   alignas(64) uint8_t weights[BATCH][2][TILE_BYTES];
-  alignas(64) int32_t dots[BATCH][2][TILE_OUTPUTS][TILE_OUTPUTS];
+  alignas(64) int32_t dots[2][BATCH][TILE_OUTPUTS][TILE_OUTPUTS];
   alignas(64) int32_t low_dots[2][TILE_OUTPUTS][TILE_OUTPUTS];
-  alignas(64) float sums[MAX_PANEL_ROWS][PANEL_OUTPUTS];
+  alignas(64) float sums[2][MAX_PANEL_ROWS][TILE_OUTPUTS];
 };
 static_assert(sizeof(Scratch) <= PANEL_SCRATCH_BYTES);
 
@@ -78,10 +78,10 @@ RS_INLINE void multiply_tiles(const int8_t* codes, size_t row_bytes, Scratch& sc
   _tile_loadd(2, scratch.weights[index][1], 64);
   _tile_zero(4);
   _tile_dpbsud(4, 0, 1);
-  _tile_stored(4, scratch.dots[index][0], 64);
+  _tile_stored(4, scratch.dots[0][index], 64);
   _tile_zero(5);
   _tile_dpbsud(5, 0, 2);
-  _tile_stored(5, scratch.dots[index][1], 64);
+  _tile_stored(5, scratch.dots[1][index], 64);
   settle_memory(&scratch);
 }
 
@@ -97,32 +97,24 @@ RS_INLINE void add_low_products(const int8_t* codes, size_t row_bytes, int num_r
   settle_memory(&scratch);
   for (int side = 0; side < 2; ++side)
     for (int r = 0; r < num_rows; ++r)
-      store(scratch.dots[index][side][r],
-            (load<Ints>(scratch.dots[index][side][r]) << LOW_BITS) + load<Ints>(scratch.low_dots[side][r]));
+      store(scratch.dots[side][index][r],
+            (load<Ints>(scratch.dots[side][index][r]) << LOW_BITS) + load<Ints>(scratch.low_dots[side][r]));
 }
 
 // Adds a batch of groups to the sums of one block of rows, in the groups' order.
 template <int SCALES, int COUNT>
-RS_INLINE void add_batch(const uint8_t* const (&scales)[2], size_t stride, const Rows& rows, int row, int num_rows, int group,
-                         int centre, Scratch& scratch, int first_sum) {
-  for (int side = 0; side < 2; ++side) {
-    Floats d[COUNT], m[COUNT];
-    for (int g = 0; g < COUNT; ++g) {
-      const GroupScales<SCALES> own(scales[side] + stride * static_cast<size_t>(g));
-      d[g] = own.d;
-      m[g] = own.m;
-    }
-    for (int r = 0; r < num_rows; ++r) {
-      const size_t place = static_cast<size_t>(rows.num_groups) * static_cast<size_t>(row + r) + static_cast<size_t>(group);
-      float* sum = scratch.sums[first_sum + r] + side * LANES;
-      Floats total = load<Floats>(sum);
+RS_INLINE void add_batch(const uint8_t* scales, size_t stride, const Rows& all_rows, size_t place, int num_rows, int centre,
+                         const int32_t (*dots)[TILE_OUTPUTS][TILE_OUTPUTS], float (*sums)[TILE_OUTPUTS]) {
+  const Rows rows = all_rows;  // a copy, which the stores below cannot change
+  GroupScales<SCALES> own[COUNT];
 #pragma GCC unroll 4
-      for (int g = 0; g < COUNT; ++g) {
-        GroupScales<SCALES> own(d[g], m[g]);
-        total = own.add(total, load<Ints>(scratch.dots[g][side][r]), rows, place + static_cast<size_t>(g), centre);
-      }
-      store(sum, total);
-    }
+  for (int g = 0; g < COUNT; ++g) own[g] = GroupScales<SCALES>(scales + stride * static_cast<size_t>(g));
+  for (int r = 0; r < num_rows; ++r, place += static_cast<size_t>(rows.num_groups)) {
+    Floats total = load<Floats>(sums[r]);
+#pragma GCC unroll 4
+    for (int g = 0; g < COUNT; ++g)
+      total = own[g].add(total, load<Ints>(dots[g][r]), rows, place + static_cast<size_t>(g), centre);
+    store(sums[r], total);
   }
 }
 
@@ -145,7 +137,10 @@ void run_batch(const PanelTask& task, const Rows& rows, int group, int block_row
       multiply_tiles<BITS>(codes + g * CODE_BYTES, row_bytes, scratch, g);
       if constexpr (BITS == 8) add_low_products(codes + g * CODE_BYTES, row_bytes, num_rows, scratch, g);
     }
-    add_batch<SCALES, COUNT>(scales, STRIDE, rows, task.first_row + first, num_rows, group, task.segment->centre, scratch, first);
+    const size_t place = static_cast<size_t>(rows.num_groups) * static_cast<size_t>(task.first_row + first) + static_cast<size_t>(group);
+    for (int side = 0; side < 2; ++side)
+      add_batch<SCALES, COUNT>(scales[side], STRIDE, rows, place, num_rows, task.segment->centre,
+                               scratch.dots[side], scratch.sums[side] + first);
   }
 }
 
@@ -156,14 +151,14 @@ int tiled_rows(const PanelTask& task, const Rows& rows) {
   Scratch& scratch = *reinterpret_cast<Scratch*>(task.scratch);
   const int num_blocks = (task.num_rows + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
   const int block_rows = (task.num_rows + num_blocks - 1) / num_blocks;
-  memset(scratch.sums, 0, sizeof scratch.sums[0] * static_cast<size_t>(task.num_rows));
+  for (auto& sums : scratch.sums) memset(sums, 0, sizeof sums[0] * static_cast<size_t>(task.num_rows));
   shape_tiles<BITS>(block_rows);
   int group = 0;
   for (; group + BATCH <= rows.num_groups; group += BATCH) run_batch<BITS, SCALES, BATCH>(task, rows, group, block_rows, scratch);
   for (; group < rows.num_groups; ++group) run_batch<BITS, SCALES, 1>(task, rows, group, block_rows, scratch);
   _tile_release();
   for (int row = 0; row < task.num_rows; ++row)
-    write_outputs(task, task.output + task.output_stride * row, load<Floats>(scratch.sums[row]), load<Floats>(scratch.sums[row] + LANES));
+    write_outputs(task, task.output + task.output_stride * row, load<Floats>(scratch.sums[0][row]), load<Floats>(scratch.sums[1][row]));
   return task.num_rows;
 }
 

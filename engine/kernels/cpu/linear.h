@@ -19,6 +19,8 @@ template <int SCALES>
 struct GroupScales {
   Floats d, m;
 
+  GroupScales() = default;
+
   explicit RS_INLINE GroupScales(const uint8_t* scales) {
     if constexpr (SCALES == RS_AFFINE_F32) {
       d = load<Floats>(scales);
@@ -28,8 +30,6 @@ struct GroupScales {
       if constexpr (SCALES == RS_AFFINE_F16) m = from_float16(scales + 32);
     }
   }
-
-  RS_INLINE GroupScales(const Floats& own_d, const Floats& own_m) : d(own_d), m(own_m) {}
 
   // sum + the group's share, of a row whose group is at `place`, given the products of all codes.
   RS_INLINE Floats add(const Floats& sum, const Ints& dots, const Rows& rows, size_t place, int centre) const {

@@ -41,7 +41,8 @@ RS_INLINE void store(void* to, const Vector& value) {
   memcpy(to, &value, sizeof value);
 }
 
-RS_INLINE Floats splat(float value) { return Floats{} + value; }
+// Adding to a vector of zeros, the usual short form, would cost the addition: -0 + 0 is not -0.
+RS_INLINE Floats splat(float v) { return Floats{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 RS_INLINE Ints splat(int32_t value) { return Ints{} + value; }
 RS_INLINE Floats to_floats(const Ints& value) { return __builtin_convertvector(value, Floats); }
 
