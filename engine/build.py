@@ -12,15 +12,17 @@ from engine.cache.layout import CacheDemand, CacheLayout, plan_layout
 from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
-from engine.execution.device import cache_bytes, choose_device, choose_dtype, set_cpu_threads
-from engine.execution.runner import ModelRunner
+from engine.execution.device import cache_bytes, choose_device, choose_dtype, requested_dtype, set_cpu_threads
+from engine.execution.runner import Model, ModelRunner
 from engine.intake import Intake
-from engine.kernels.ops import select_ops
+from engine.kernels.cpu.native import NativeKernels
+from engine.kernels.ops import native_ops, select_native, select_ops
 from engine.layers.kit import LayerKit
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Loading, ModelCard, ToEngine
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
+from engine.models.fused import FusedDecoder
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.outbox import Outbox
@@ -48,20 +50,21 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     Starts no thread and reads nothing from `receive` yet. Raises ConfigError and CheckpointError.
     """
     device = choose_device(config.model)
-    dtype = choose_dtype(config.model, device)
     num_threads = set_cpu_threads(config.model)
     spec = read_spec(Path(config.model.path)).with_window(config.model.window)
     logger.info(
         "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
         _windows(spec),
     )  # fmt: skip
+    kernels = _choose_kernels(config, device, num_threads)
+    dtype = kernels.cache_dtype
     logger.info(
-        "device name=%s dtype=%s threads=%d", _device_name(device), _dtype_name(dtype), num_threads
+        "device name=%s dtype=%s threads=%d kernels=%s", _device_name(device), _dtype_name(dtype), num_threads,
+        kernels.name,
     )  # fmt: skip
     # A pool that cannot work is refused before the weights are read, where its size is known by then.
     layout = _plan_memory(config, spec, device, dtype) if device.type == "cpu" else None
-    kit = LayerKit.dense(select_ops(device, dtype, config.model.kernels), device, dtype)
-    decoder = load_decoder(Path(config.model.path), spec, kit, _Progress(outbox).report)
+    decoder = load_decoder(Path(config.model.path), spec, kernels.kit, _Progress(outbox).report)
     layout = layout or _plan_memory(config, spec, device, dtype)
     _log_memory(layout, spec, decoder)
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
@@ -74,15 +77,46 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         spec.vocab_size,
         has_prefix_cache=config.cache.has_prefix_cache,
     )
-    runner = ModelRunner(decoder, store, layout, device)
+    runner = ModelRunner(kernels.model(decoder), store, layout, device)
     parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
     return BuiltEngine(
         loop=StepLoop(parts, config.scheduling.steps_in_flight),
         intake=intake,
         pool=pool,
         scheduler=scheduler,
-        card=_model_card(config, spec, layout, decoder),
+        card=_model_card(config, spec, layout, (device, dtype), decoder.weight_bytes),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kernels:
+    """What computes: the kit that layers are built with, the cache's dtype, the native kernels if any."""
+
+    kit: LayerKit
+    cache_dtype: torch.dtype
+    native: NativeKernels | None
+
+    @property
+    def name(self) -> str:
+        return "reference" if self.native is None else f"native-{self.native.level}"
+
+    def model(self, decoder: Decoder) -> Model:
+        """The decoder as the runner calls it, once its weights are loaded."""
+        if self.native is None:
+            return decoder
+        torch.set_num_threads(1)  # the kernels have threads of their own; two pools would hold up each other
+        return FusedDecoder(decoder, self.native)
+
+
+def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int) -> _Kernels:
+    native = select_native(device, requested_dtype(config.model), config.model.kernels, num_threads)
+    if native is not None:
+        return _Kernels(
+            kit=LayerKit.packed(native_ops(native), native), cache_dtype=torch.bfloat16, native=native
+        )
+    dtype = choose_dtype(config.model, device)
+    ops = select_ops(device, dtype, config.model.kernels)
+    return _Kernels(kit=LayerKit.dense(ops, device, dtype), cache_dtype=dtype, native=None)
 
 
 def _plan_memory(
@@ -124,18 +158,24 @@ def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:
     )  # fmt: skip
 
 
-def _model_card(config: EngineConfig, spec: ModelSpec, layout: CacheLayout, decoder: Decoder) -> ModelCard:
+def _model_card(
+    config: EngineConfig,
+    spec: ModelSpec,
+    layout: CacheLayout,
+    place: tuple[torch.device, torch.dtype],
+    weight_bytes: int,
+) -> ModelCard:
     windows = set(spec.layer_windows)
     return ModelCard(
         model_id=config.model.model_id,
         family=spec.family,
-        device=str(decoder.embedding.device),
-        dtype=_dtype_name(decoder.embedding.dtype),
+        device=str(place[0]),
+        dtype=_dtype_name(place[1]),
         vocab_size=spec.vocab_size,
         eos_ids=spec.eos_ids,
         max_context=layout.max_context,
         window=max((window for window in windows if window is not None), default=None),
-        weight_bytes=decoder.weight_bytes,
+        weight_bytes=weight_bytes,
         block_size=layout.block_size,
         block_bytes=layout.block_bytes,
         num_blocks=layout.num_blocks,

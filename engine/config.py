@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-KERNELS = ("auto", "reference")
+KERNELS = ("auto", "native", "reference")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 

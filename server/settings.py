@@ -162,7 +162,9 @@ class Settings(PullSettings):
     dtype: str = Field(
         "auto", description="Type of weights and cache: auto, float32, bfloat16, float16 or float64."
     )
-    kernels: str = Field("auto", description="Which implementation of the operations: auto or reference.")
+    kernels: str = Field(
+        "auto", description="Which implementation of the operations: auto, native or reference."
+    )
     cpu_threads: int | None = Field(
         None, description="Threads of the engine; left out: the cores it may use."
     )

@@ -29,6 +29,11 @@ def choose_device(config: ModelConfig) -> torch.device:
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
 
 
+def requested_dtype(config: ModelConfig) -> torch.dtype | None:
+    """The dtype that `config` names; None where the choice is left to us."""
+    return DTYPES.get(config.dtype)
+
+
 def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     """The dtype that `config` names; auto takes bfloat16 where the device multiplies it natively."""
     if config.dtype != "auto":

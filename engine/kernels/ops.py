@@ -5,6 +5,7 @@ to the grain at which fast kernels are written; `engine/kernels/reference.py` sa
 what each of them computes. Nothing here knows models or families.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,12 @@ from engine.batch import Batch, LayerCache
 from engine.config import KERNELS
 from engine.errors import ConfigError
 from engine.kernels import reference
+from engine.kernels.cpu.native import NativeKernels
+
+logger = logging.getLogger(__name__)
+
+NOT_BUILT = "the native ones were not built when ringserve was installed, which takes a C++20 compiler"
+NO_VECTORS = "this CPU has no instruction set on which the native ones are faster"
 
 
 class Prepare(Protocol):
@@ -94,8 +101,20 @@ REFERENCE = Ops(
 )
 
 
+def native_ops(kernels: NativeKernels) -> Ops:
+    """The native operations; dense matrices, which no native model has, are the reference's."""
+    return Ops(
+        prepare=kernels.prepare,
+        norm_residual=kernels.norm_residual,
+        linear=reference.linear,
+        rotate_and_write=kernels.rotate_and_write,
+        attend=kernels.attend,
+        silu_mul=kernels.silu_mul,
+    )
+
+
 def select_ops(device: torch.device, dtype: torch.dtype, kernels: str) -> Ops:
-    """The implementation that setting `kernels` asks for, op by op the best one that fits.
+    """The torch operations for a setting `kernels` that does not come to native ones.
 
     The reference fits every device and floating dtype. ConfigError for an unknown setting.
     """
@@ -104,3 +123,33 @@ def select_ops(device: torch.device, dtype: torch.dtype, kernels: str) -> Ops:
     if not dtype.is_floating_point:
         raise ConfigError(f"dtype is {dtype} on {device}; the kernels compute in floating point only")
     return REFERENCE
+
+
+def select_native(
+    device: torch.device, dtype: torch.dtype | None, kernels: str, num_threads: int
+) -> NativeKernels | None:
+    """The native kernels where setting `kernels` asks for or allows them, None for the reference.
+
+    They compute on a CPU, with weights as stored and a cache in bfloat16, so `auto` takes them where
+    no other dtype was asked for (None). Says once why the reference computes where they were wanted.
+    ConfigError where `native` cannot be had.
+    """
+    if kernels == "reference":
+        return None
+    obstacle = _obstacle_to_native(device, dtype)
+    native = NativeKernels.open(num_threads) if obstacle is None else None
+    if native is not None and (native.is_vectorised or kernels == "native"):
+        return native
+    if kernels == "native":
+        raise ConfigError(f"kernels is 'native', but {obstacle or NOT_BUILT}; use --kernels auto")
+    if obstacle is None:
+        logger.warning("the reference kernels compute: %s", NOT_BUILT if native is None else NO_VECTORS)
+    return None
+
+
+def _obstacle_to_native(device: torch.device, dtype: torch.dtype | None) -> str | None:
+    if device.type != "cpu":
+        return f"the device is {device.type} and they compute on a CPU"
+    if dtype not in (None, torch.bfloat16):
+        return f"dtype is {dtype} and they cache in bfloat16"
+    return None

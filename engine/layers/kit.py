@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.ops import Ops
 from engine.layers.linear import DenseLinears, LinearFactory
+from engine.layers.packed import PackedLinears
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,11 @@ class LayerKit:
     def dense(cls, ops: Ops, device: torch.device, dtype: torch.dtype) -> "LayerKit":
         """A kit whose projections hold plain matrices of `dtype`."""
         return cls(ops=ops, linears=DenseLinears(ops.linear, device, dtype), device=device, dtype=dtype)
+
+    @classmethod
+    def packed(cls, ops: Ops, kernels: NativeKernels) -> "LayerKit":
+        """A kit whose projections stay in the checkpoint's precision; all else is float32 on the CPU."""
+        return cls(ops=ops, linears=PackedLinears(kernels), device=torch.device("cpu"), dtype=torch.float32)
 
     def parameter(self, *shape: int) -> nn.Parameter:
         """An uninitialised parameter without gradient, to be filled by the loader."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engine.kernels.ops import LinearOp
 
@@ -21,6 +22,14 @@ class Projection(Protocol):
         ...
 
 
+class TokenTable(Projection, Protocol):
+    """Embeddings of tokens; as a projection it is the head that is tied to them."""
+
+    def look_up(self, token_ids: Tensor) -> Tensor:
+        """[T] int64 gives [T, E]."""
+        ...
+
+
 class LinearFactory(Protocol):
     """Makes the projections of a model."""
 
@@ -30,6 +39,10 @@ class LinearFactory(Protocol):
         `name` is its module's path in the decoder. Several `out_sizes` are projections of the same
         input computed as one: their rows follow one another in the order given.
         """
+        ...
+
+    def table(self, name: str, num_rows: int, size: int) -> TokenTable:
+        """A table of embeddings [num_rows, size] that is still to be loaded."""
         ...
 
 
@@ -45,6 +58,10 @@ class Linear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
         return self._linear(hidden, self.weight, self.bias)
+
+    def look_up(self, token_ids: Tensor) -> Tensor:
+        """Rows of the weight, [T] to [T, in]."""
+        return functional.embedding(token_ids, self.weight)
 
 
 class DenseLinears:
@@ -68,3 +85,7 @@ class DenseLinears:
         weight = torch.empty(out_size, in_size, device=self._device, dtype=self._dtype)
         bias = torch.empty(out_size, device=self._device, dtype=self._dtype) if has_bias else None
         return Linear(weight, bias, self._linear)
+
+    def table(self, name: str, num_rows: int, size: int) -> Linear:
+        """Weight [num_rows, size]."""
+        return self(name, size, (num_rows,), has_bias=False)

@@ -9,11 +9,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engine.batch import Batch, LayerCache
 from engine.layers.kit import LayerKit
-from engine.layers.linear import Projection
+from engine.layers.linear import Projection, TokenTable
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import Rotary
 from engine.model_spec import ModelSpec
@@ -43,7 +42,7 @@ class Decoder(nn.Module):
     def __init__(self, spec: ModelSpec, kit: LayerKit, make_block: MakeBlock) -> None:
         super().__init__()
         self.spec = spec
-        self.embedding = kit.parameter(spec.vocab_size, spec.model_size)
+        self.embedding: TokenTable = kit.linears.table("embedding", spec.vocab_size, spec.model_size)
         self.layers = nn.ModuleList(make_block(kit, spec, layer) for layer in range(spec.num_layers))
         self.norm = RMSNorm(kit, spec.model_size, spec.norm_eps)
         self.lm_head: Projection | None = None  # None: the embedding is the head
@@ -58,7 +57,7 @@ class Decoder(nn.Module):
         `caches[l]` is layer l's; every token's key and value are in their slots afterwards.
         """
         prepared = self._ops.prepare(batch, *self._rotary.angles(batch.positions))
-        hidden = functional.embedding(batch.token_ids, self.embedding)  # [T, E]
+        hidden = self.embedding.look_up(batch.token_ids)  # [T, E]
         residual: Tensor | None = None
         for layer, cache in zip(self.layers, caches, strict=True):
             hidden, residual = layer(hidden, residual, cache, prepared)
@@ -69,13 +68,10 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, E] of `forward` gives [R, V] in float32 (float64 of a float64 model)."""
-        if self.lm_head is None:
-            logits = self._ops.linear(hidden, self.embedding, None)
-        else:
-            logits = self.lm_head(hidden)
+        logits = self.embedding(hidden) if self.lm_head is None else self.lm_head(hidden)
         return logits if logits.dtype == torch.float64 else logits.float()  # [R, V]
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of all parameters, each counted once."""
-        return sum(parameter.nbytes for parameter in self.parameters())
+        """Memory of all weights, each counted once."""
+        return sum(weight.nbytes for weight in (*self.parameters(), *self.buffers()))

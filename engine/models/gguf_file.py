@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from torch import Tensor
 
 from engine.errors import CheckpointError
+from engine.kernels.cpu.packed import StoredRows
 from engine.models.hyperparameters import Hyperparameters
 
 TENSOR_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
@@ -129,6 +130,14 @@ class GgufFile:
             place = destination[rows]
             values = torch.from_numpy(_dequantise(tensor.data[rows], tensor.tensor_type)).view(place.shape)
             place.copy_(_unpermuted(values, group) if group > 1 else values)
+
+    def stored(self, name: str) -> StoredRows:
+        """The tensor's rows as the file has them, of its mapped memory."""
+        tensor = self._tensors[name]
+        rows = torch.from_numpy(tensor.data.reshape(len(tensor.data), -1).view(np.uint8))
+        group = self._row_group(name)
+        order = None if group == 1 else _unpermuted(torch.arange(len(rows), dtype=torch.int32), group)
+        return StoredRows(type_name=tensor.tensor_type.name, stored=rows, row_order=order)
 
     def _row_group(self, name: str) -> int:
         """How many rows of this tensor must be read together: a head's, where heads are permuted."""

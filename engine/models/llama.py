@@ -134,7 +134,7 @@ def weight_map(spec: ModelSpec) -> dict[str, WeightTarget]:
     """Every tensor a checkpoint must have, by its Hugging Face name, and its place in the decoder."""
     targets = {
         "model.embed_tokens.weight": WeightTarget(
-            parameter="embedding", first_row=0, num_rows=spec.vocab_size
+            parameter="embedding.weight", first_row=0, num_rows=spec.vocab_size
         ),
         "model.norm.weight": WeightTarget(parameter="norm.weight", first_row=0, num_rows=spec.model_size),
     }

@@ -1,11 +1,12 @@
 """`load_decoder`: build a decoder with empty parameters, then stream a checkpoint's tensors into them.
 
 Weights are held once: each tensor is copied, converted, from the mapped file into the rows of the
-parameter that is its place. Nothing here knows a family's names or a file's format.
+parameter that is its place, or packed as it is where a projection does that. Nothing here knows a family's names or a file's format.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from engine.errors import CheckpointError
+from engine.kernels.cpu.packed import StoredRows
 from engine.layers.kit import LayerKit
+from engine.layers.packed import PackedLinear
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.gguf_file import GgufFile
@@ -39,6 +42,47 @@ class WeightSource(Protocol):
         """Copy it into `destination`, converting; called from several threads at once."""
         ...
 
+    def stored(self, name: str) -> StoredRows:
+        """Its rows as they are stored, valid while the source is open."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DensePlace:
+    """Rows of a parameter."""
+
+    rows: Tensor
+
+    def fill(self, source: WeightSource, name: str) -> None:
+        """Copy tensor `name` into them."""
+        source.copy(name, self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor must have."""
+        return tuple(self.rows.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPlace:
+    """Rows of a projection that packs its weights."""
+
+    projection: PackedLinear
+    first_row: int
+    num_rows: int
+
+    def fill(self, source: WeightSource, name: str) -> None:
+        """Pack tensor `name`."""
+        self.projection.pack(self.first_row, source.stored(name))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor must have."""
+        return self.num_rows, self.projection.packed.in_size
+
+
+Place = DensePlace | PackedPlace
+
 
 def load_decoder(
     path: Path, spec: ModelSpec, kit: LayerKit, on_progress: Callable[[int, int], None]
@@ -60,13 +104,17 @@ def load_decoder(
     return decoder
 
 
-def _stream(source: WeightSource, places: Mapping[str, Tensor]) -> Iterator[tuple[int, int]]:
+def _stream(source: WeightSource, places: Mapping[str, Place]) -> Iterator[tuple[int, int]]:
     """Fill every place, on as many threads as torch computes with; yields (done, total) in bytes."""
     sizes = {name: source.num_bytes(name) for name in places}
     total, done = sum(sizes.values()), 0
     yield done, total
+
+    def fill(place: Place, name: str) -> None:
+        place.fill(source, name)
+
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        for name, _ in zip(places, pool.map(source.copy, places.keys(), places.values()), strict=True):
+        for name, _ in zip(places, pool.map(fill, places.values(), places), strict=True):
             done += sizes[name]
             yield done, total
 
@@ -76,19 +124,27 @@ def _places(
     decoder: Decoder,
     targets: Mapping[str, WeightTarget],
     shapes: Mapping[str, tuple[int, ...]],
-) -> dict[str, Tensor]:
-    """For each tensor, the rows of the parameter into which it goes; its shape must be theirs."""
-    parameters = dict(decoder.named_parameters())
-    places = {}
+) -> dict[str, Place]:
+    """For each tensor, where in the decoder it goes; its shape must be the place's."""
+    places: dict[str, Place] = {}
     for name, target in targets.items():
-        place = parameters[target.parameter].narrow(0, target.first_row, target.num_rows)
-        if shapes[name] != tuple(place.shape):
+        place = _place(decoder, target)
+        if shapes[name] != place.shape:
             raise CheckpointError(
                 f"{path}: tensor {name} has shape {list(shapes[name])}; "
                 f"the model's numbers ask for {list(place.shape)}"
             )
         places[name] = place
     return places
+
+
+def _place(decoder: Decoder, target: WeightTarget) -> Place:
+    owner, _, parameter = target.parameter.rpartition(".")
+    module = decoder.get_submodule(owner)
+    if isinstance(module, PackedLinear) and parameter == "weight":
+        return PackedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
+    rows = decoder.get_parameter(target.parameter).narrow(0, target.first_row, target.num_rows)
+    return DensePlace(rows=rows)
 
 
 def _check_names(path: Path, expected: Collection[str], present: Collection[str]) -> None:

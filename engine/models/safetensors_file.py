@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError
+from engine.kernels.cpu.packed import StoredRows
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+STORED_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -53,6 +56,15 @@ class SafetensorsFiles:
     def copy(self, name: str, destination: Tensor) -> None:
         """Copy the tensor into `destination`, of its shape and of any floating dtype."""
         destination.copy_(self._files[name].tensor(name))
+
+    def stored(self, name: str) -> StoredRows:
+        """The tensor's rows as the file has them; float64 ones, which nothing packs, as float32."""
+        tensor = self._files[name].tensor(name)
+        if tensor.dtype not in STORED_TYPES:
+            tensor = tensor.float()
+        return StoredRows(
+            type_name=STORED_TYPES[tensor.dtype], stored=tensor.contiguous().view(torch.uint8), row_order=None
+        )
 
 
 class _File:

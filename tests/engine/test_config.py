@@ -21,7 +21,7 @@ def engine(**fields: object) -> EngineConfig:
     [
         (model, "device", "tpu", "one of auto, cpu, cuda"),
         (model, "dtype", "int8", "one of auto, float32"),
-        (model, "kernels", "fast", "one of auto, reference"),
+        (model, "kernels", "fast", "one of auto, native, reference"),
         (model, "window", 0, "at least 1"),
         (model, "max_context", 0, "at least 1"),
         (model, "cpu_threads", -2, "at least 1"),

@@ -46,7 +46,7 @@ class RingRun:
         max_context: int = 64,
         seed: int = 0,
     ) -> None:
-        spec, weights = decoder.spec, decoder.embedding
+        spec, weights = decoder.spec, decoder.norm.weight
         self.decoder = decoder
         self.windows = sorted(set(spec.layer_windows), key=str)
         self.rings = [
@@ -102,7 +102,7 @@ class RingRun:
             cache.values[slots] = math.nan
 
     def _batch(self, spans: list[tuple[int, int, int]], token_ids: list[int], wanted: Sequence[int]) -> Batch:
-        device = self.decoder.embedding.device
+        device = self.caches[0].keys.device
         row_starts = [0]
         for _, start, stop in spans:
             row_starts.append(row_starts[-1] + stop - start)

@@ -68,7 +68,7 @@ def test_weights_are_converted_to_the_dtype_asked_for(folder, dtype):
     decoder = load(folder, dtype)
 
     expected = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].to(dtype)
-    assert torch.equal(decoder.embedding, expected)
+    assert torch.equal(decoder.embedding.weight, expected)
     assert {parameter.dtype for parameter in decoder.parameters()} == {dtype}
 
 

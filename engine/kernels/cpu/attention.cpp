@@ -1,0 +1,250 @@
+// Causal attention through block tables, for a few queries of one chunk and one key head.
+//
+// The query heads that share a key head are computed together, as further rows. Keys come in tiles
+// of 64 positions, aligned to absolute positions and taken in ascending order; a tile in which a
+// row sees nothing leaves its sums exactly as they are. So a row's result depends neither on the
+// chunk it is computed in nor on the block size. Tiles that no row sees are not read.
+// Source: Milakov and Gimelshein 2018, Online normalizer calculation for softmax (arXiv 1805.02867).
+#include "level.h"
+#include "vector.h"
+
+namespace RS_LEVEL {
+namespace {
+
+constexpr int VECTORS = KEY_TILE / LANES;
+constexpr int BLOCK_ROWS = 4;
+constexpr float NOTHING_YET = -1e30f;  // below any score, and its difference to itself is 0
+
+struct Scratch {
+  uint32_t* queries;  // [rows, D / 2] pairs of bfloat16, scaled
+  float* sums;        // [rows, D] of weighted values
+  float* peaks;       // [rows] largest score so far
+  float* totals;      // [rows] sum of weights so far
+  uint32_t* keys;     // [D / 2, 64]: pairs of dimensions of each key
+  uint32_t* values;   // [32, D]: each dimension of pairs of positions
+  uint16_t* raw;      // [64, D]
+};
+
+Scratch lay_out(const AttendTask& task, int num_rows, int size) {
+  uint8_t* at = task.scratch;
+  const auto take = [&at](size_t num_bytes) {
+    uint8_t* place = at;
+    at += (num_bytes + 63) / 64 * 64;
+    return place;
+  };
+  const size_t rows = static_cast<size_t>(num_rows), width = static_cast<size_t>(size);
+  Scratch scratch;
+  scratch.queries = reinterpret_cast<uint32_t*>(take(rows * width * 2));
+  scratch.sums = reinterpret_cast<float*>(take(rows * width * 4));
+  scratch.peaks = reinterpret_cast<float*>(take(rows * 4));
+  scratch.totals = reinterpret_cast<float*>(take(rows * 4));
+  scratch.keys = reinterpret_cast<uint32_t*>(take(KEY_TILE * width * 2));
+  scratch.values = reinterpret_cast<uint32_t*>(take(KEY_TILE * width * 2));
+  scratch.raw = reinterpret_cast<uint16_t*>(take(KEY_TILE * width * 2));
+  return scratch;
+}
+
+// Row q * group + h is query q, the h-th of the key head's query heads.
+void load_queries(const AttendTask& task, int group, int size, const Scratch& scratch) {
+  const int head_size = task.heads->head_size;
+  const Floats scale = splat(1.0f / __builtin_sqrtf(static_cast<float>(head_size)));
+  float values[LANES];
+  for (int row = 0; row < task.num_queries * group; ++row) {
+    const float* query = task.query + task.query_stride * (row / group) + (task.kv_head * group + row % group) * head_size;
+    uint16_t* halves = reinterpret_cast<uint16_t*>(scratch.queries) + row * size;
+    for (int at = 0; at < size; at += LANES) {
+      for (int lane = 0; lane < LANES; ++lane) values[lane] = at + lane < head_size ? query[at + lane] : 0.0f;
+      store(halves + at, to_bfloat16(load<Floats>(values) * scale));
+    }
+    memset(scratch.sums + row * size, 0, sizeof(float) * static_cast<size_t>(size));
+    scratch.peaks[row] = NOTHING_YET;
+    scratch.totals[row] = 0.0f;
+  }
+}
+
+int64_t slot_of(const AttendTask& task, int64_t position) {
+  const rs_group& group = *task.group;
+  const int64_t offset = position - group.bases[task.chunk];
+  const int64_t* table = group.tables + static_cast<int64_t>(task.chunk) * group.table_width;
+  return table[offset / group.block_size] * group.block_size + offset % group.block_size;
+}
+
+// A tile's rows of one cache tensor; positions outside [first, last) become zeros.
+void gather(const AttendTask& task, const uint16_t* cached, int64_t tile, int64_t first, int64_t last, int size, uint16_t* raw) {
+  const rs_heads& heads = *task.heads;
+  const size_t head_bytes = sizeof(uint16_t) * static_cast<size_t>(heads.head_size);
+  if (size != heads.head_size || first > tile || last < tile + KEY_TILE)
+    memset(raw, 0, sizeof(uint16_t) * static_cast<size_t>(KEY_TILE * size));
+  for (int64_t position = first; position < last; ++position) {
+    const int64_t slot = slot_of(task, position);
+    memcpy(raw + (position - tile) * size, cached + (slot * heads.num_kv_heads + task.kv_head) * heads.head_size, head_bytes);
+  }
+}
+
+#if defined(__AVX512F__)
+// Transposes 16 x 16 words: four rounds that exchange blocks of 1, 2, 4 and 8.
+RS_INLINE void transpose_words(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
+  __m512i a[LANES], b[LANES];
+  for (int i = 0; i < LANES; ++i) a[i] = load<__m512i>(from + from_stride * static_cast<size_t>(i));
+  for (int i = 0; i < LANES; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < LANES; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  for (int i = 0; i < LANES; i += 8)
+    for (int k = 0; k < 4; ++k) {
+      b[i + k] = _mm512_shuffle_i32x4(a[i + k], a[i + k + 4], 0x88);
+      b[i + k + 4] = _mm512_shuffle_i32x4(a[i + k], a[i + k + 4], 0xdd);
+    }
+  for (int k = 0; k < 8; ++k) {
+    store(to + to_stride * static_cast<size_t>(k), _mm512_shuffle_i32x4(b[k], b[k + 8], 0x88));
+    store(to + to_stride * static_cast<size_t>(k + 8), _mm512_shuffle_i32x4(b[k], b[k + 8], 0xdd));
+  }
+}
+#else
+RS_INLINE void transpose_words(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
+  for (size_t i = 0; i < LANES; ++i)
+    for (size_t k = 0; k < LANES; ++k) to[to_stride * k + i] = from[from_stride * i + k];
+}
+#endif
+
+void load_keys(const Scratch& scratch, int size) {
+  const size_t pairs = static_cast<size_t>(size) / 2;
+  const uint32_t* raw = reinterpret_cast<const uint32_t*>(scratch.raw);
+  for (size_t key = 0; key < KEY_TILE; key += LANES)
+    for (size_t pair = 0; pair < pairs; pair += LANES)
+      transpose_words(raw + key * pairs + pair, pairs, scratch.keys + pair * KEY_TILE + key, KEY_TILE);
+}
+
+void load_values(const Scratch& scratch, int size) {
+  for (int pair = 0; pair < KEY_TILE / 2; ++pair) {
+    const uint16_t* even = scratch.raw + 2 * pair * size;
+    for (int at = 0; at < size; at += LANES) {
+      const Words low = __builtin_convertvector(load<Halves>(even + at), Words);
+      const Words high = __builtin_convertvector(load<Halves>(even + size + at), Words);
+      store(scratch.values + pair * size + at, low | high << 16);
+    }
+  }
+}
+
+template <int ROWS>
+RS_INLINE void score(const Scratch& scratch, int size, int row, Floats (&scores)[ROWS][VECTORS]) {
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < VECTORS; ++v) scores[r][v] = Floats{};
+  for (int pair = 0; pair < size / 2; ++pair) {
+    Words keys[VECTORS];
+    for (int v = 0; v < VECTORS; ++v) keys[v] = load<Words>(scratch.keys + pair * KEY_TILE + v * LANES);
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+      const Words query = splat_word(scratch.queries + (row + r) * (size / 2) + pair);
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) scores[r][v] = dot_pairs(scores[r][v], keys[v], query);
+    }
+  }
+}
+
+// Hides positions outside [first, last), both counted from the tile's start.
+RS_INLINE void mask(Floats (&scores)[VECTORS], int first, int last) {
+  if (first <= 0 && last >= KEY_TILE) return;
+  Ints position = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int v = 0; v < VECTORS; ++v, position += LANES)
+    scores[v] = (position >= first) & (position < last) ? scores[v] : splat(-__builtin_inff());
+}
+
+// Scores become weights, as bfloat16 pairs; returns the factor by which what was summed before shrinks.
+RS_INLINE float weigh(Floats (&scores)[VECTORS], float& peak, float& total, uint32_t* weights) {
+  const float top = largest(larger(larger(scores[0], scores[1]), larger(scores[2], scores[3])));
+  const float new_peak = top > peak ? top : peak;
+  const float shrink = exponential(splat(peak - new_peak))[0];
+  for (int v = 0; v < VECTORS; ++v) {
+    scores[v] = exponential(scores[v] - splat(new_peak));
+    store(weights + v * LANES / 2, to_bfloat16(scores[v]));
+  }
+  total = total * shrink + sum_of((scores[0] + scores[1]) + (scores[2] + scores[3]));
+  peak = new_peak;
+  return shrink;
+}
+
+// Adds the tile's weighted values to the sums, 64 (or the last 32) dimensions at a time.
+template <int ROWS, int WIDTH>
+RS_INLINE void add_values(const Scratch& scratch, int size, int row, int at, const float* shrinks, const uint32_t* weights) {
+  Floats sums[ROWS][WIDTH];
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < WIDTH; ++v)
+      sums[r][v] = load<Floats>(scratch.sums + (row + r) * size + at + v * LANES) * splat(shrinks[r]);
+  for (int pair = 0; pair < KEY_TILE / 2; ++pair) {
+    Words values[WIDTH];
+    for (int v = 0; v < WIDTH; ++v) values[v] = load<Words>(scratch.values + pair * size + at + v * LANES);
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+      const Words weight = splat_word(weights + r * KEY_TILE / 2 + pair);
+#pragma GCC unroll 4
+      for (int v = 0; v < WIDTH; ++v) sums[r][v] = dot_pairs(sums[r][v], values[v], weight);
+    }
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int v = 0; v < WIDTH; ++v) store(scratch.sums + (row + r) * size + at + v * LANES, sums[r][v]);
+}
+
+template <int ROWS>
+void attend_rows(const AttendTask& task, const Scratch& scratch, int group, int size, int row, int64_t tile) {
+  Floats scores[ROWS][VECTORS];
+  float shrinks[ROWS];
+  alignas(64) uint32_t weights[ROWS * KEY_TILE / 2];
+  score<ROWS>(scratch, size, row, scores);
+  for (int r = 0; r < ROWS; ++r) {
+    const int64_t last = task.first_position + (row + r) / group + 1 - tile;
+    const int64_t first = task.heads->window ? last - task.heads->window : 0;
+    mask(scores[r], static_cast<int>(first < 0 ? 0 : first > KEY_TILE ? KEY_TILE : first),
+         static_cast<int>(last < 0 ? 0 : last > KEY_TILE ? KEY_TILE : last));
+    shrinks[r] = weigh(scores[r], scratch.peaks[row + r], scratch.totals[row + r], weights + r * KEY_TILE / 2);
+  }
+  int at = 0;
+  for (; at + 64 <= size; at += 64) add_values<ROWS, 4>(scratch, size, row, at, shrinks, weights);
+  if (at < size) add_values<ROWS, 2>(scratch, size, row, at, shrinks, weights);
+}
+
+void write_output(const AttendTask& task, const Scratch& scratch, int group, int size) {
+  const int head_size = task.heads->head_size;
+  const int64_t stride = static_cast<int64_t>(task.heads->num_heads) * head_size;
+  for (int row = 0; row < task.num_queries * group; ++row) {
+    float* output = task.output + stride * (row / group) + (task.kv_head * group + row % group) * head_size;
+    const float* sums = scratch.sums + row * size;
+    for (int i = 0; i < head_size; ++i) output[i] = sums[i] / scratch.totals[row];
+  }
+}
+
+}  // namespace
+
+void attend(const AttendTask& task) {
+  const int group = task.heads->num_heads / task.heads->num_kv_heads;
+  const int size = padded_head_size(task.heads->head_size);
+  const int num_rows = task.num_queries * group;
+  const Scratch scratch = lay_out(task, num_rows, size);
+  load_queries(task, group, size, scratch);
+  const int64_t window = task.heads->window;
+  const int64_t last = task.first_position + task.num_queries;
+  const int64_t first = window && task.first_position >= window ? task.first_position - window + 1 : 0;
+  for (int64_t tile = first / KEY_TILE * KEY_TILE; tile < last; tile += KEY_TILE) {
+    const int64_t begin = first > tile ? first : tile, end = last < tile + KEY_TILE ? last : tile + KEY_TILE;
+    gather(task, task.cache->keys, tile, begin, end, size, scratch.raw);
+    load_keys(scratch, size);
+    gather(task, task.cache->values, tile, begin, end, size, scratch.raw);
+    load_values(scratch, size);
+    int row = 0;
+    for (; row + BLOCK_ROWS <= num_rows; row += BLOCK_ROWS) attend_rows<BLOCK_ROWS>(task, scratch, group, size, row, tile);
+    switch (num_rows - row) {
+      case 1: attend_rows<1>(task, scratch, group, size, row, tile); break;
+      case 2: attend_rows<2>(task, scratch, group, size, row, tile); break;
+      case 3: attend_rows<3>(task, scratch, group, size, row, tile); break;
+    }
+  }
+  write_output(task, scratch, group, size);
+}
+
+}  // namespace RS_LEVEL

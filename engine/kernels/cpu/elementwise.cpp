@@ -1,0 +1,98 @@
+// Norm, gate, rotation and the preparation of rows for a linear.
+#include "level.h"
+#include "vector.h"
+
+namespace RS_LEVEL {
+namespace {
+
+// `count` floats, zeros behind them.
+RS_INLINE Floats load_some(const float* from, int count) {
+  if (count >= LANES) return load<Floats>(from);
+  float values[LANES] = {};
+  if (count > 0) memcpy(values, from, sizeof(float) * static_cast<size_t>(count));
+  return load<Floats>(values);
+}
+
+RS_INLINE void store_some(float* to, const Floats& value, int count) {
+  if (count >= LANES) return store(to, value);
+  memcpy(to, &value, sizeof(float) * static_cast<size_t>(count));
+}
+
+// Sixteen codes of twelve bits, as a high byte of -127 .. 127 and a low one of -8 .. 7.
+RS_INLINE void store_codes(int8_t* codes, const Ints& values) {
+  const Ints high = (values + (1 << (LOW_BITS - 1))) >> LOW_BITS;
+  store(codes, __builtin_convertvector(high, Codes));
+  store(codes + GROUP, __builtin_convertvector(values - (high << LOW_BITS), Codes));
+}
+
+RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left, const Floats& right) {
+  const float top = largest(larger(larger(left, -left), larger(right, -right)));
+  const float scale = top / MAX_CODE;
+  const Floats inverse = splat(top > 0.0f ? MAX_CODE / top : 0.0f);
+  const Ints left_codes = __builtin_convertvector(rounded(left * inverse), Ints);
+  const Ints right_codes = __builtin_convertvector(rounded(right * inverse), Ints);
+  int8_t* codes = rows.codes + place * CODE_BYTES;
+  store_codes(codes, left_codes);
+  store_codes(codes + LANES, right_codes);
+  const int32_t sum = sum_of(left_codes + right_codes);
+  rows.scales[place] = scale;
+  rows.sums[place] = sum;
+  rows.offsets[place] = scale * static_cast<float>(sum);
+}
+
+}  // namespace
+
+void prepare(const Rows& rows, int row, int first_group, const float* values, int count) {
+  size_t place = static_cast<size_t>(row) * static_cast<size_t>(rows.num_groups) + static_cast<size_t>(first_group);
+  for (int at = 0; at < count; at += GROUP, ++place) {
+    const Floats left = load_some(values + at, count - at);
+    const Floats right = load_some(values + at + LANES, count - at - LANES);
+    if (rows.codes) quantise_group(rows, place, left, right);
+    if (!rows.dense) continue;
+    store(rows.dense + place * GROUP, to_bfloat16(left));
+    store(rows.dense + place * GROUP + LANES, to_bfloat16(right));
+  }
+}
+
+// Source: Zhang and Sennrich 2019, Root Mean Square Layer Normalization (arXiv 1910.07467).
+void norm(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,
+          float* total) {
+  Floats squares = {};
+  for (int at = 0; at < size; at += LANES) {
+    Floats value = load_some(hidden + at, size - at);
+    if (residual) value += load_some(residual + at, size - at);
+    squares = multiply_add(value, value, squares);
+    store_some(total + at, value, size - at);
+  }
+  const float mean = sum_of(squares) / static_cast<float>(size);
+  const Floats factor = splat(1.0f / __builtin_sqrtf(mean + eps));
+  for (int at = 0; at < size; at += LANES)
+    store_some(normed + at, load_some(total + at, size - at) * factor * load_some(weight + at, size - at), size - at);
+}
+
+void silu_mul(const float* gate, const float* up, int size, float* output) {
+  for (int at = 0; at < size; at += LANES)
+    store_some(output + at, silu(load_some(gate + at, size - at)) * load_some(up + at, size - at), size - at);
+}
+
+// Source: Su et al. 2021, RoFormer (arXiv 2104.09864).
+void rotate(float* head, const float* cos, const float* sin, int head_size) {
+  const int half = head_size / 2;
+  for (int at = 0; at < half; at += LANES) {
+    const int count = half - at;
+    const Floats first = load_some(head + at, count), second = load_some(head + half + at, count);
+    const Floats c = load_some(cos + at, count), s = load_some(sin + at, count);
+    store_some(head + at, multiply_add(first, c, -(second * s)), count);
+    store_some(head + half + at, multiply_add(second, c, first * s), count);
+  }
+}
+
+void to_cache(const float* values, int size, uint16_t* cached) {
+  for (int at = 0; at < size; at += LANES) {
+    const Halves halves = to_bfloat16(load_some(values + at, size - at));
+    const int count = size - at < LANES ? size - at : LANES;
+    memcpy(cached + at, &halves, sizeof(uint16_t) * static_cast<size_t>(count));
+  }
+}
+
+}  // namespace RS_LEVEL

@@ -1,0 +1,18 @@
+// The table of one instruction set's kernels.
+#include "level.h"
+
+namespace RS_LEVEL {
+
+void prepare(const Rows& rows, int row, int first_group, const float* values, int count);
+void norm(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,
+          float* total);
+void silu_mul(const float* gate, const float* up, int size, float* output);
+void linear_panel(const PanelTask& task, const Rows& rows);
+void rotate(float* head, const float* cos, const float* sin, int head_size);
+void to_cache(const float* values, int size, uint16_t* cached);
+void attend(const AttendTask& task);
+
+extern const Level level;
+const Level level = {prepare, norm, silu_mul, linear_panel, rotate, to_cache, attend};
+
+}  // namespace RS_LEVEL

@@ -1,0 +1,86 @@
+// `Level`: the kernels of one instruction set, each the work of one thread on one piece.
+//
+// The operations cut their work into such pieces, and know no instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+#include "packing.h"
+
+// Activations as a linear reads them: codes of twelve bits in groups of 32 with a scale each, or
+// bfloat16, or both; null where a form is not needed. Inputs beyond in_size are zeros.
+//
+// A code is 16 * high + low; a group has its 32 high bytes, then its 32 low ones. Eight bits would
+// do for the speed of one product instead of two, but move log-probabilities by 0.06 on the mean
+// where twelve bits move them by 0.004 (SmolLM2-135M, 500 tokens of prose); ten bits: 0.016.
+struct Rows {
+  int num_groups;
+  int8_t* codes;    // [T, groups, 64]: value = scale * code
+  float* scales;    // [T, groups]
+  int32_t* sums;    // [T, groups]: of a group's codes
+  float* offsets;   // [T, groups]: scale * sum
+  uint16_t* dense;  // [T, 32 groups] bfloat16
+};
+
+constexpr int LOW_BITS = 4;
+constexpr float MAX_CODE = 127 << LOW_BITS;
+constexpr int CODE_BYTES = 2 * GROUP;
+// Kernels may read, though never use, rows up to the next multiple of this.
+constexpr int ROW_PADDING = 16;
+
+// One panel of a linear's outputs for some rows. Columns beyond the segment's are not written.
+struct PanelTask {
+  const rs_segment* segment;
+  const float* bias;  // the segment's first, or null
+  int in_size;
+  int panel;
+  int first_row;
+  int num_rows;  // at most MAX_PANEL_ROWS
+  float* output;  // of first_row and the panel's first column
+  int64_t output_stride;
+  uint8_t* scratch;  // PANEL_SCRATCH_BYTES
+};
+
+constexpr int MAX_PANEL_ROWS = 128;
+constexpr size_t PANEL_SCRATCH_BYTES = 48 * 1024;  // what fits the first-level cache beside little else
+
+// Queries [first_query, first_query + num_queries) of a chunk, with the query heads of one key head.
+struct AttendTask {
+  const rs_heads* heads;
+  const rs_cache* cache;
+  const rs_group* group;
+  int chunk;
+  int kv_head;
+  int64_t first_position;  // of the first query
+  int num_queries;
+  const float* query;  // of the first query, head 0
+  int64_t query_stride;
+  float* output;  // [.., H * D] of the first query
+  uint8_t* scratch;  // attend_scratch_bytes
+};
+
+constexpr int QUERY_BLOCK = 16;
+constexpr int KEY_TILE = 64;
+
+constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
+
+inline size_t attend_scratch_bytes(const rs_heads& heads) {
+  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK;
+  const size_t size = static_cast<size_t>(padded_head_size(heads.head_size));
+  return rows * (size * 6 + 8) + KEY_TILE * size * 6 + 4096;
+}
+
+struct Level {
+  // Values [32 first_group, 32 first_group + count) of a row, in the forms that `rows` has.
+  void (*prepare)(const Rows& rows, int row, int first_group, const float* values, int count);
+  void (*norm)(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,
+               float* total);
+  void (*silu_mul)(const float* gate, const float* up, int size, float* output);
+  void (*linear_panel)(const PanelTask& task, const Rows& rows);
+  // Turns a head's halves by cos and sin [D / 2]; in place.
+  void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
+  void (*to_cache)(const float* values, int size, uint16_t* cached);
+  void (*attend)(const AttendTask& task);
+};

@@ -1,0 +1,172 @@
+// Linear maps by packed weights: one panel of 32 outputs for a block of rows at a time.
+//
+// A row's sums run over the groups in ascending order, whatever rows are computed beside it: sums
+// of codes are exact integers, and all floating-point steps are the same for every block of rows.
+#include "amx.h"
+#include "linear.h"
+
+namespace RS_LEVEL {
+namespace {
+
+#if defined(__AMX_INT8__)
+constexpr int MAX_BLOCK_ROWS = MIN_TILED_ROWS - 1;
+constexpr int MAX_DENSE_ROWS = 4;
+#elif defined(__AVX512F__)
+constexpr int MAX_BLOCK_ROWS = 6;  // twelve integer and twelve float sums, in 32 registers
+constexpr int MAX_DENSE_ROWS = 4;  // four float sums a row
+#else
+constexpr int MAX_BLOCK_ROWS = 2;  // a vector of 16 lanes takes two registers or more
+constexpr int MAX_DENSE_ROWS = 2;
+#endif
+
+// What a block of rows needs of a panel: two tiles' groups, the rows' codes, and where they are.
+template <int BITS, int SCALES>
+struct Cursor {
+  static constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
+  const uint8_t* packed[2];
+  const int8_t* codes;
+  size_t row_bytes;
+  size_t place;
+
+  Cursor(const PanelTask& task, const Rows& rows, int row) {
+    const size_t num_groups = static_cast<size_t>(rows.num_groups);
+    packed[0] = task.segment->tiles + STRIDE * num_groups * 2 * static_cast<size_t>(task.panel);
+    packed[1] = packed[0] + STRIDE * num_groups;
+    place = num_groups * static_cast<size_t>(row);
+    codes = rows.codes + place * CODE_BYTES;
+    row_bytes = num_groups * CODE_BYTES;
+  }
+
+  RS_INLINE void advance() {
+    packed[0] += STRIDE;
+    packed[1] += STRIDE;
+    codes += CODE_BYTES;
+    ++place;
+  }
+};
+
+// Adds the products of a group's weights with the high or the low bytes of the rows' codes.
+template <int BITS, int SCALES, int ROWS>
+RS_INLINE void add_products(const Cursor<BITS, SCALES>& at, int first_byte, Ints (&dots)[ROWS][2]) {
+#pragma GCC unroll 8
+  for (int step = 0; step < GROUP / 4; ++step) {
+    const Bytes left = codes_at<BITS>(at.packed[0], step), right = codes_at<BITS>(at.packed[1], step);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const int8_t* four = at.codes + at.row_bytes * static_cast<size_t>(r) + first_byte + 4 * step;
+      dots[r][0] = dot_codes(dots[r][0], left, four);
+      dots[r][1] = dot_codes(dots[r][1], right, four);
+    }
+  }
+}
+
+template <int BITS, int SCALES, int ROWS>
+RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
+  const size_t num_groups = static_cast<size_t>(rows.num_groups);
+  Cursor<BITS, SCALES> at(task, rows, row);
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r) sums[r][0] = sums[r][1] = Floats{};
+  for (size_t group = 0; group < num_groups; ++group, at.advance()) {
+    Ints dots[ROWS][2] = {};
+    add_products(at, 0, dots);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      dots[r][0] <<= LOW_BITS;
+      dots[r][1] <<= LOW_BITS;
+    }
+    add_products(at, GROUP, dots);
+#pragma GCC unroll 2
+    for (int side = 0; side < 2; ++side) {
+      const GroupScales<SCALES> scales(at.packed[side] + code_bytes(BITS));
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+        sums[r][side] = scales.add(sums[r][side], dots[r][side], rows, at.place + num_groups * static_cast<size_t>(r), task.segment->centre);
+    }
+  }
+}
+
+// Two chains of sums for each output, even and odd pairs of inputs: one would wait for itself.
+template <int ROWS>
+void dense_block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
+  const int num_pairs = rows.num_groups * GROUP / 2;
+  const size_t row_size = static_cast<size_t>(rows.num_groups) * GROUP;
+  const uint8_t* left = task.segment->tiles + 64 * static_cast<size_t>(num_pairs) * 2 * static_cast<size_t>(task.panel);
+  const uint8_t* right = left + 64 * static_cast<size_t>(num_pairs);
+  const uint16_t* values = rows.dense + row_size * static_cast<size_t>(row);
+  Floats chains[ROWS][2][2] = {};
+  for (int pair = 0; pair < num_pairs; pair += 2) {
+#pragma GCC unroll 2
+    for (int chain = 0; chain < 2; ++chain) {
+      const Words left_words = load<Words>(left + 64 * (pair + chain)), right_words = load<Words>(right + 64 * (pair + chain));
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) {
+        const Words two = splat_word(values + row_size * static_cast<size_t>(r) + 2 * (pair + chain));
+        chains[r][0][chain] = dot_pairs(chains[r][0][chain], left_words, two);
+        chains[r][1][chain] = dot_pairs(chains[r][1][chain], right_words, two);
+      }
+    }
+  }
+  for (int r = 0; r < ROWS; ++r)
+    for (int side = 0; side < 2; ++side) sums[r][side] = chains[r][side][0] + chains[r][side][1];
+}
+
+template <int BITS, int SCALES>
+struct Affine {
+  static constexpr int MAX_ROWS = MAX_BLOCK_ROWS;
+  template <int ROWS>
+  static RS_INLINE void block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
+    affine_block<BITS, SCALES, ROWS>(task, rows, row, sums);
+  }
+};
+
+struct Dense {
+  static constexpr int MAX_ROWS = MAX_DENSE_ROWS;
+  template <int ROWS>
+  static RS_INLINE void block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
+    dense_block<ROWS>(task, rows, row, sums);
+  }
+};
+
+template <class Kernel, int ROWS>
+void run_block(const PanelTask& task, const Rows& rows, int row) {
+  Floats sums[ROWS][2];
+  Kernel::template block<ROWS>(task, rows, row, sums);
+  for (int r = 0; r < ROWS; ++r)
+    write_outputs(task, task.output + task.output_stride * (row - task.first_row + r), sums[r][0], sums[r][1]);
+}
+
+template <class Kernel>
+void run_rows(const PanelTask& task, const Rows& rows, int first_row, int num_rows) {
+  const int num_blocks = (num_rows + Kernel::MAX_ROWS - 1) / Kernel::MAX_ROWS;
+  for (int block = 0; block < num_blocks; ++block) {
+    const int row = first_row + num_rows * block / num_blocks;
+    switch (first_row + num_rows * (block + 1) / num_blocks - row) {
+      case 1: run_block<Kernel, 1>(task, rows, row); break;
+      case 2: run_block<Kernel, 2>(task, rows, row); break;
+      case 3: if constexpr (Kernel::MAX_ROWS >= 3) run_block<Kernel, 3>(task, rows, row); break;
+      case 4: if constexpr (Kernel::MAX_ROWS >= 4) run_block<Kernel, 4>(task, rows, row); break;
+      case 5: if constexpr (Kernel::MAX_ROWS >= 5) run_block<Kernel, 5>(task, rows, row); break;
+      case 6: if constexpr (Kernel::MAX_ROWS >= 6) run_block<Kernel, 6>(task, rows, row); break;
+    }
+  }
+}
+
+template <int BITS, int SCALES>
+void run_affine(const PanelTask& task, const Rows& rows) {
+  const int num_tiled = tiled_rows<BITS, SCALES>(task, rows);
+  run_rows<Affine<BITS, SCALES>>(task, rows, task.first_row + num_tiled, task.num_rows - num_tiled);
+}
+
+}  // namespace
+
+void linear_panel(const PanelTask& task, const Rows& rows) {
+  const bool is_narrow = task.segment->code_bits == 4;
+  switch (task.segment->scales) {
+    case RS_CENTRED_F16: return is_narrow ? run_affine<4, RS_CENTRED_F16>(task, rows) : run_affine<8, RS_CENTRED_F16>(task, rows);
+    case RS_AFFINE_F16: return is_narrow ? run_affine<4, RS_AFFINE_F16>(task, rows) : run_affine<8, RS_AFFINE_F16>(task, rows);
+    case RS_AFFINE_F32: return is_narrow ? run_affine<4, RS_AFFINE_F32>(task, rows) : run_affine<8, RS_AFFINE_F32>(task, rows);
+    default: return run_rows<Dense>(task, rows, task.first_row, task.num_rows);
+  }
+}
+
+}  // namespace RS_LEVEL

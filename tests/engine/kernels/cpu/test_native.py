@@ -1,0 +1,188 @@
+"""Every native operation at every level against the reference, and against itself in other company."""
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from engine.batch import LayerCache
+from engine.errors import ConfigError
+from engine.kernels import reference
+from engine.kernels.cpu.native import NativeKernels
+from tests.support.attention_oracle import brute_force_attention, paged_case
+from tests.support.native import LEVELS, native_kernels, needs_native, packed_weights
+from tests.support.tiny_model import random_blocks
+
+pytestmark = needs_native
+
+FORMATS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "BF16")
+ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 13, 16, 17, 33, 130)
+CODE_STEP = 1 / 2032  # relative to the largest activation of a group
+BFLOAT16 = 3e-2
+WINDOW = 8
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def kernels(request):
+    return native_kernels(request.param)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 48, 576, 1000])
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_norm_equals_the_reference(kernels, size, has_residual):
+    hidden, weight = draw(5, size), draw(size, seed=1)
+    residual = draw(5, size, seed=2) if has_residual else None
+
+    normed, total = kernels.norm_residual(hidden, residual, weight, 1e-5)
+
+    expected = reference.norm_residual(hidden, residual, weight, 1e-5)
+    torch.testing.assert_close((normed, total), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 16, 31, 96, 1536])
+def test_the_gate_equals_the_reference(kernels, size):
+    gate_up = 8 * draw(3, 2 * size)
+
+    torch.testing.assert_close(kernels.silu_mul(gate_up), reference.silu_mul(gate_up), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 256), (17, 256), (32, 512), (70, 768)], ids=str)
+@pytest.mark.parametrize("type_name", FORMATS)
+def test_a_linear_equals_the_reference_within_the_step_of_its_codes(kernels, type_name, shape):
+    blocks = random_blocks(np.random.default_rng(0), shape, type_name)
+    weight = torch.from_numpy(gguf.dequantize(blocks, gguf.GGMLQuantizationType[type_name]))
+    bias = draw(shape[0], seed=1)
+    packed = packed_weights(kernels, torch.from_numpy(blocks.view(np.uint8)), type_name, bias)
+    hidden = draw(4, shape[1], seed=2)
+
+    output = kernels.linear(hidden, packed)
+
+    expected = hidden @ weight.T + bias
+    step = 2**-8 if type_name == "BF16" else CODE_STEP
+    bound = 4 * step * weight.norm(dim=1).max() * hidden.abs().max()
+    if type_name == "Q6_K":
+        bound *= 8  # its weights are not held exactly
+    assert (output - expected).abs().max() < bound
+
+
+@pytest.mark.parametrize("type_name", FORMATS)
+def test_a_row_of_a_linear_is_the_same_whatever_rows_are_beside_it(kernels, type_name):
+    blocks = torch.from_numpy(random_blocks(np.random.default_rng(0), (48, 512), type_name).view(np.uint8))
+    packed = packed_weights(kernels, blocks, type_name)
+    hidden = draw(max(ROW_COUNTS), 512)
+    alone = torch.cat([kernels.linear(hidden[row : row + 1], packed) for row in range(len(hidden))])
+
+    for count in ROW_COUNTS:
+        assert torch.equal(kernels.linear(hidden[:count], packed), alone[:count])
+
+
+def test_rows_of_zeros_stay_zeros(kernels):
+    blocks = torch.from_numpy(random_blocks(np.random.default_rng(0), (48, 256), "Q4_1"))
+
+    assert torch.equal(
+        kernels.linear(torch.zeros(6, 256), packed_weights(kernels, blocks, "Q4_1")), torch.zeros(6, 48)
+    )
+
+
+@pytest.mark.parametrize("type_name", ["Q4_1", "Q8_0", "BF16"])
+def test_embeddings_are_looked_up_exactly(kernels, type_name):
+    blocks = torch.from_numpy(random_blocks(np.random.default_rng(0), (50, 256), type_name).view(np.uint8))
+    packed = packed_weights(kernels, blocks, type_name)
+    token_ids = torch.tensor([49, 0, 7, 7, 31])
+
+    assert torch.equal(kernels.look_up(token_ids, packed), packed.unpacked()[token_ids])
+
+
+@pytest.mark.parametrize("head_size", [8, 10, 32, 64, 96])
+def test_rotation_and_the_cache_equal_the_reference(kernels, head_size):
+    case = paged_case([(3, 4), (6, 11)], None, heads=(6, 2, head_size))
+    key, value = draw(6, 2, head_size, seed=1), draw(6, 2, head_size, seed=2)
+    angles = draw(6, head_size // 2, seed=3)
+    cos, sin = angles.cos(), angles.sin()
+    theirs, ours = (
+        LayerCache(
+            group=0, keys=torch.zeros_like(case.cache.keys), values=torch.zeros_like(case.cache.values)
+        )
+        for _ in range(2)
+    )
+    ours = LayerCache(group=0, keys=ours.keys.bfloat16(), values=ours.values.bfloat16())
+
+    rotated = kernels.rotate_and_write(case.query, key, value, ours, kernels.prepare(case.batch, cos, sin))
+
+    prepared = reference.prepare(case.batch, cos, sin)
+    expected = reference.rotate_and_write(case.query, key, value, theirs, prepared)
+    torch.testing.assert_close(rotated, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(ours.keys.float(), theirs.keys, atol=1e-6, rtol=2**-8)
+    assert torch.equal(ours.values, theirs.values.bfloat16())
+
+
+def attend(kernels, case, window):
+    angles = torch.ones(len(case.query), case.query.shape[-1] // 2)
+    prepared = kernels.prepare(case.batch, angles, angles)
+    return kernels.attend(case.query.float(), case.cache, prepared, window)
+
+
+def assert_is_brute_force(kernels, case, window):
+    expected = brute_force_attention(case, window)
+    torch.testing.assert_close(attend(kernels, case, window).double(), expected, atol=BFLOAT16, rtol=BFLOAT16)
+
+
+@pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 63, 64, 65, 130])
+@pytest.mark.parametrize("window", [1, WINDOW, 64, None])
+def test_a_decode_sees_exactly_its_window(kernels, length, window):
+    case = paged_case([(length - 1, length)], window, block_size=3, dtype=torch.bfloat16)
+
+    assert_is_brute_force(kernels, case, window)
+
+
+@pytest.mark.parametrize("span", [(0, 2), (0, 9), (7, 9), (9, 33), (60, 70), (50, 120)], ids=str)
+@pytest.mark.parametrize("window", [1, WINDOW - 1, WINDOW, WINDOW + 1, 65, None])
+def test_every_row_of_a_chunk_sees_exactly_its_window(kernels, span, window):
+    case = paged_case([span], window, block_size=4, dtype=torch.bfloat16)
+
+    assert_is_brute_force(kernels, case, window)
+
+
+@pytest.mark.parametrize("heads", [(1, 1, 32), (4, 4, 8), (6, 2, 10), (9, 3, 64), (8, 1, 128)], ids=str)
+def test_query_heads_share_key_heads_in_groups(kernels, heads):
+    case = paged_case([(4, 5), (66, 80), (0, 1)], None, heads=heads, block_size=16, dtype=torch.bfloat16)
+
+    assert_is_brute_force(kernels, case, None)
+
+
+@pytest.mark.parametrize("window", [None, WINDOW, 70])
+def test_a_query_is_answered_the_same_alone_and_in_any_chunk(kernels, window):
+    whole = paged_case([(0, 100)], None, block_size=16, dtype=torch.bfloat16)
+    rows = attend(kernels, whole, window)
+
+    for position in (0, 1, 31, 63, 64, 99):
+        alone = paged_case([(position, position + 1)], None, block_size=16, dtype=torch.bfloat16)
+        slots = [int(slot) for slot in whole.batch.groups[0].slots]
+        own = [int(alone.batch.groups[0].tables[0, at // 16]) * 16 + at % 16 for at in range(position + 1)]
+        alone.cache.keys[own] = whole.cache.keys[slots[: position + 1]]
+        alone.cache.values[own] = whole.cache.values[slots[: position + 1]]
+        alone.query[0] = whole.query[position]
+
+        assert torch.equal(attend(kernels, alone, window)[0], rows[position])
+
+
+def test_levels_agree_within_the_rounding_of_float32():
+    blocks = torch.from_numpy(random_blocks(np.random.default_rng(0), (64, 512), "Q4_1"))
+    hidden = draw(7, 512)
+
+    outputs = [
+        native_kernels(level).linear(hidden, packed_weights(native_kernels(level), blocks, "Q4_1"))
+        for level in LEVELS
+    ]
+
+    for output in outputs:
+        torch.testing.assert_close(output, outputs[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_level_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="no level 'abacus' here"):
+        NativeKernels.open(1, "abacus")

@@ -1,0 +1,39 @@
+"""Checkpoints loaded for the native kernels, and for the reference beside them."""
+
+from pathlib import Path
+
+import torch
+
+from engine.batch import LayerCache
+from engine.kernels.ops import REFERENCE, native_ops
+from engine.layers.kit import LayerKit
+from engine.models.decoder import Decoder
+from engine.models.loader import load_decoder
+from engine.models.registry import read_spec
+from tests.support.native import native_kernels
+from tests.support.pack_by_hand import RingRun
+
+CPU = torch.device("cpu")
+
+
+def load_native(path: Path, level: str) -> Decoder:
+    """The decoder on the operations of one level, not fused."""
+    kernels = native_kernels(level)
+    kit = LayerKit.packed(native_ops(kernels), kernels)
+    return load_decoder(path, read_spec(path), kit, lambda _done, _total: None)
+
+
+def load_reference(path: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """The decoder on the reference."""
+    kit = LayerKit.dense(REFERENCE, CPU, dtype)
+    return load_decoder(path, read_spec(path), kit, lambda _done, _total: None)
+
+
+def native_run(decoder: Decoder, **sizes: int) -> RingRun:
+    """A `RingRun` whose caches are bfloat16, as the native kernels have them."""
+    run = RingRun(decoder, **sizes)
+    run.caches = [
+        LayerCache(group=cache.group, keys=cache.keys.bfloat16(), values=cache.values.bfloat16())
+        for cache in run.caches
+    ]
+    return run
