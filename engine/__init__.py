@@ -41,11 +41,15 @@ if TYPE_CHECKING:
     from engine.stream import TokenEvent as TokenEvent
     from engine.stream import TokenStream as TokenStream
     from engine.supervisor import EngineState as EngineState
-    from engine.text.detokenizer import TokenLogprob as TokenLogprob
+    from engine.text.chat_template import ChatOptions as ChatOptions
+    from engine.text.chat_template import RenderedChat as RenderedChat
+    from engine.text.token_logprob import TokenLogprob as TokenLogprob
+    from engine.text.tokenizer import Tokenizer as Tokenizer
 
 _HOMES = {
     "DEMO_MODEL": "engine.source",
     "CacheConfig": "engine.config",
+    "ChatOptions": "engine.text.chat_template",
     "CheckpointError": "engine.errors",
     "ConfigError": "engine.errors",
     "ContextLengthError": "engine.errors",
@@ -65,6 +69,7 @@ _HOMES = {
     "OverloadedError": "engine.errors",
     "RateLimitedError": "engine.errors",
     "Request": "engine.request",
+    "RenderedChat": "engine.text.chat_template",
     "RequestError": "engine.errors",
     "RetryableError": "engine.errors",
     "SamplingParams": "engine.request",
@@ -72,8 +77,9 @@ _HOMES = {
     "StepError": "engine.errors",
     "SupervisionConfig": "engine.config",
     "TokenEvent": "engine.stream",
-    "TokenLogprob": "engine.text.detokenizer",
+    "TokenLogprob": "engine.text.token_logprob",
     "TokenStream": "engine.stream",
+    "Tokenizer": "engine.text.tokenizer",
     "UnknownModelError": "engine.errors",
     "configure_logging": "engine.logs",
     "fetch_demo_model": "engine.source",

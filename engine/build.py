@@ -70,7 +70,13 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
-    intake = Intake(receive, outbox.put, layout, spec.vocab_size)
+    intake = Intake(
+        receive,
+        outbox.put,
+        layout,
+        spec.vocab_size,
+        has_prefix_cache=config.cache.has_prefix_cache,
+    )
     runner = ModelRunner(kernels.model(decoder), store, layout, device)
     parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
     return BuiltEngine(

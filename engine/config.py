@@ -22,7 +22,7 @@ class ModelConfig:
     `path` is a folder in Hugging Face format or a `.gguf` file; `window` imposes a sliding window
     on every layer (None keeps the checkpoint's own); `max_context` bounds prompt plus output in
     tokens (None: what the model and the pool allow); `cpu_threads` None means the cores this
-    process may use.
+    process may use; `chat_template` is a file in the place of the checkpoint's own template.
     """
 
     path: str
@@ -33,6 +33,7 @@ class ModelConfig:
     window: int | None = None
     max_context: int | None = None
     cpu_threads: int | None = None
+    chat_template: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)
@@ -49,12 +50,14 @@ class CacheConfig:
     """The size of the block pool.
 
     `kv_cache_bytes` None means 256 MiB on a CPU; on a GPU, what `memory_fraction` of the device's
-    memory leaves after the weights.
+    memory leaves after the weights. With `has_prefix_cache`, what a sequence computed stays for
+    others with the same beginning until its blocks are needed.
     """
 
     block_size: int = 16
     kv_cache_bytes: int | None = None
     memory_fraction: float = 0.9
+    has_prefix_cache: bool = True
 
     def __post_init__(self) -> None:
         _at_least("block_size", self.block_size, 1)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engine.clock import Clock, SystemClock, wait_within
@@ -25,7 +26,8 @@ from engine.open_requests import OpenRequests
 from engine.request import Request
 from engine.stream import TokenStream
 from engine.supervisor import EngineState, Supervisor
-from engine.text.detokenizer import ChoiceText
+from engine.text.chat_template import ChatOptions, RenderedChat
+from engine.text.detokenizer import ChoiceText, TextRules
 from engine.text.tokenizer import Tokenizer
 from engine.text.tokenizer_threads import TokenizerThreads
 
@@ -46,6 +48,16 @@ class Health:
     num_restarts: int
     load: Load
 
+    def to_error(self) -> EngineUnavailableError:
+        """Why requests are not taken in this state, and when to try again."""
+        is_coming = self.state in (EngineState.STARTING, EngineState.RESTARTING)
+        doing = f": {self.detail}" if self.detail else ""
+        return EngineUnavailableError(
+            f"the engine is {self.state}{doing}",
+            state=self.state.value,
+            retry_after_s=SOON_S if is_coming else LATER_S,
+        )
+
 
 class Engine:
     """Takes requests, gives streams.
@@ -57,7 +69,7 @@ class Engine:
         self,
         config: EngineConfig,
         *,
-        load_tokenizer: Callable[[Path], Tokenizer] = Tokenizer.load,
+        load_tokenizer: Callable[..., Tokenizer] = Tokenizer.load,
         command: Sequence[str] = ENGINE_COMMAND,
         clock: Clock | None = None,
     ) -> None:
@@ -68,6 +80,8 @@ class Engine:
         self._supervisor = Supervisor(
             config, self._requests, on_change=self._tell_change, command=command, clock=self._clock
         )
+        if config.model.chat_template is not None:
+            load_tokenizer = partial(load_tokenizer, chat_template=Path(config.model.chat_template))
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)
         self._loading: asyncio.Task[None] | None = None
         self._closing: EngineState | None = None
@@ -140,22 +154,29 @@ class Engine:
         await self._supervisor.stop()
         self._close_door(EngineState.STOPPED)
 
-    async def render_chat(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
-        """The prompt that the model's chat template makes of `messages`, up to the answer, as token ids.
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, for short texts and single tokens; raises while it is not loaded."""
+        return self._require_tokenizer()
+
+    async def render_chat(
+        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
+    ) -> RenderedChat:
+        """The prompt that the model's chat template makes of `messages`, up to the answer.
 
         Long text is encoded beside the event loop. RequestError if the template refuses it.
         """
         self._require_tokenizer()
-        return await self._text.encode_chat(messages)
+        return await self._text.render_chat(messages, options)
 
-    async def encode(self, text: str) -> tuple[int, ...]:
+    async def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Token ids of `text` as a prompt; long text is encoded beside the event loop."""
         self._require_tokenizer()
-        return await self._text.encode(text)
+        return await self._text.encode(text, add_special_tokens=add_special_tokens)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of a whole run of tokens, special ones left out."""
-        return self._require_tokenizer().decode(ids)
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of a whole run of tokens, special ones left out unless told otherwise."""
+        return self._require_tokenizer().decode(ids, skip_special_tokens=skip_special_tokens)
 
     async def submit(self, request: Request) -> TokenStream:
         """Hand `request` to the engine; its stream, once it is queued there.
@@ -168,8 +189,9 @@ class Engine:
             raise self._unavailable()
         self._refuse_misfit(request, card)
         self._refuse_overload(request)
-        tokenizer, stop = self._require_tokenizer(), request.sampling.stop
-        texts = [ChoiceText(tokenizer, stop, frozenset(card.eos_ids)) for _ in range(request.num_choices)]
+        tokenizer = self._require_tokenizer()
+        rules = TextRules.of(request.sampling, tokenizer.special_ids, frozenset(card.eos_ids))
+        texts = [ChoiceText(tokenizer, rules) for _ in range(request.num_choices)]
         opened = self._requests.open(request, texts, self._supervisor.post)
         try:
             await self._supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
@@ -185,18 +207,13 @@ class Engine:
             raise RequestError(
                 f"request id {request.request_id!r} is under way; ids must differ", "request_id"
             )
-        lowest, highest = min(request.prompt_ids), max(request.prompt_ids)
-        if lowest < 0 or highest >= card.vocab_size:
-            wrong = lowest if lowest < 0 else highest
-            last = card.vocab_size - 1
-            raise RequestError(
-                f"token id {wrong} is not in the vocabulary; ids go from 0 to {last}", "prompt"
-            )
+        request.refuse_foreign_ids(card.vocab_size)
         if request.max_total_tokens > card.max_context:
             raise ContextLengthError(
                 f"This model's maximum context length is {card.max_context} tokens, but "
                 f"{request.max_total_tokens} were requested: {len(request.prompt_ids)} in the prompt and "
-                f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens."
+                f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens.",
+                "max_tokens" if len(request.prompt_ids) < card.max_context else "prompt",
             )
         if request.num_choices > self._max_sequences:
             raise RequestError(f"n is {request.num_choices}; at most {self._max_sequences} fit here", "n")
@@ -225,12 +242,7 @@ class Engine:
         return self._text.tokenizer
 
     def _unavailable(self) -> EngineUnavailableError:
-        state, detail = self._state()
-        is_coming = state in (EngineState.STARTING, EngineState.RESTARTING)
-        message = f"the engine is {state}: {detail}" if detail else f"the engine is {state}"
-        return EngineUnavailableError(
-            message, state=state.value, retry_after_s=SOON_S if is_coming else LATER_S
-        )
+        return self.health().to_error()
 
     def _state(self) -> tuple[EngineState, str]:
         """The state of the whole, and a detail of it for people."""

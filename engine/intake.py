@@ -39,11 +39,14 @@ class Intake:
         send: Callable[[ToServer], None],
         layout: CacheLayout,
         vocab_size: int,
+        *,
+        has_prefix_cache: bool = True,
     ) -> None:
         self._receive = receive
         self._send = send
         self._layout = layout
         self._vocab_size = vocab_size
+        self._has_prefix_cache = has_prefix_cache
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -87,7 +90,10 @@ class Intake:
             return
         tables = [self._layout.new_tables() for _ in range(request.num_choices)]
         self._send(Accepted(request_id=request.request_id))
-        self._queue.put(make_sequences(request, first_sequence_id, tables))
+        sequences = make_sequences(
+            request, first_sequence_id, tables, has_prefix_cache=self._has_prefix_cache
+        )
+        self._queue.put(sequences)
 
     def _check(self, request: Request) -> None:
         """The last word on what can be computed here, whatever the server let through."""
@@ -96,5 +102,4 @@ class Intake:
                 f"prompt and max_tokens are {request.max_total_tokens} tokens together; "
                 f"at most {self._layout.max_context} fit"
             )
-        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self._vocab_size:
-            raise RequestError(f"the prompt has token ids outside 0 to {self._vocab_size - 1}", "prompt")
+        request.refuse_foreign_ids(self._vocab_size)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.request import FinishReason, Request
+from engine.token_scores import TokenScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +127,13 @@ class Updates:
     """All of a step's news, in columns: no object per token.
 
     Row r tells of sequence `sequence_ids[r]`, which got the next `num_tokens[r]` of the flat
-    `token_ids` (several with speculation, none when only its end is told). `logprobs` is flat too,
-    and has entries for the tokens of those sequences only whose request asked. `failures` names
-    sequences that ended with an error; they are in no row.
+    `token_ids` (several with speculation, none when only its end is told). `logprobs` and `ranks` are
+    flat too, and have entries for the tokens of those sequences only whose request asked. `num_top`
+    is empty when nobody asked for alternatives; otherwise each token of row r that has a
+    log-probability has `num_top[r]` entries in `top_ids` and `top_logprobs`. `prompt_scores` tells
+    how probable the next tokens of a sequence's prompt were, from its second one on. `num_cached`
+    names sequences that began behind a cached prefix, with its length, at their first token. `failures`
+    names sequences that ended with an error; they are in no row.
 
         sequence_ids (4, 9)  num_tokens (1, 2)  token_ids (17, 5, 6)  finish_reasons (None, STOP)
     """
@@ -137,6 +142,12 @@ class Updates:
     num_tokens: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    ranks: tuple[int, ...] = ()
+    num_top: tuple[int, ...] = ()
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+    prompt_scores: tuple[tuple[int, TokenScores], ...] = ()
+    num_cached: tuple[tuple[int, int], ...] = ()
     finish_reasons: tuple[FinishReason | None, ...] = ()
     failures: tuple[tuple[int, EngineError], ...] = ()
     load: Load = Load()

@@ -16,6 +16,8 @@ from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine,
 from engine.request import MAX_CHOICES, FinishReason, Request
 from engine.stream import TokenEvent, TokenStream
 from engine.text.detokenizer import ChoiceText, Delta
+from engine.text.token_logprob import TokenLogprob
+from engine.token_scores import TokenScores
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,11 @@ class OpenRequest:
         self.opened_s = opened_s
         self.first_token_s: float | None = None
         self.reasons: dict[int, FinishReason] = {}
+        self.num_cached_tokens = 0
         self._texts = tuple(texts)
+        self._prompt_logprobs: list[TokenLogprob | None] = []
+        if stream.request.sampling.prompt_logprobs is not None:
+            self._prompt_logprobs.append(None)  # of the first token, which nothing predicts
         self._answer = asyncio.get_running_loop().create_future()
 
     @property
@@ -75,11 +81,22 @@ class OpenRequest:
         if not self._answer.done():
             self._answer.set_result(error)
 
+    def feed_prompt(self, scores: TokenScores) -> None:
+        """Take the scores of the prompt's next tokens; they come with the first event of choice 0."""
+        start = len(self._prompt_logprobs)
+        token_ids = self.request.prompt_ids[start : start + len(scores)]
+        self._prompt_logprobs += self._texts[0].name_tokens(token_ids, scores)
+
+    def feed_cached(self, choice: int, num_cached: int) -> None:
+        """A choice began behind a cached prefix; the first one's counts for the prompt."""
+        if choice == 0:
+            self.num_cached_tokens = num_cached
+
     def feed(
         self,
         choice: int,
         token_ids: tuple[int, ...],
-        logprobs: tuple[float, ...] | None,
+        logprobs: TokenScores | None,
         finish_reason: FinishReason | None,
     ) -> None:
         """Take the next tokens of a choice that has not ended, and its end if this is it.
@@ -105,8 +122,12 @@ class OpenRequest:
             token_ids=delta.token_ids,
             logprobs=delta.logprobs,
             num_output_tokens=text.num_tokens,
+            num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish_reason,
+            prompt_logprobs=() if choice else tuple(self._prompt_logprobs),
         )
+        if not choice:
+            self._prompt_logprobs = []
         self.stream.put(event)
 
 
@@ -159,6 +180,8 @@ class OpenRequests:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
         match message:
             case Updates():
+                self._take_prompt_scores(message)
+                self._take_cached(message)
                 self._take_rows(message)
                 self._take_failures(message)
             case Accepted(request_id=request_id):
@@ -182,16 +205,35 @@ class OpenRequests:
         """Return when no request is under way."""
         await self._idle.wait()
 
+    def _take_prompt_scores(self, updates: Updates) -> None:
+        for sequence_id, scores in updates.prompt_scores:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None:
+                opened.feed_prompt(scores)
+
+    def _take_cached(self, updates: Updates) -> None:
+        for sequence_id, num_cached in updates.num_cached:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None:
+                opened.feed_cached(sequence_id - opened.first_sequence_id, num_cached)
+
     def _take_rows(self, updates: Updates) -> None:
-        token_start = score_start = 0
-        rows = zip(updates.sequence_ids, updates.num_tokens, updates.finish_reasons, strict=True)
-        for sequence_id, num_tokens, finish_reason in rows:
+        token_start = score_start = top_start = 0
+        num_top = updates.num_top or (0,) * len(updates.sequence_ids)
+        rows = zip(updates.sequence_ids, updates.num_tokens, updates.finish_reasons, num_top, strict=True)
+        for sequence_id, num_tokens, finish_reason, num_alternatives in rows:
             token_ids = updates.token_ids[token_start : token_start + num_tokens]
             token_start += num_tokens
             logprobs = None
             if sequence_id & SCORED:
-                logprobs = updates.logprobs[score_start : score_start + num_tokens]
-                score_start += num_tokens
+                score_stop, top_stop = score_start + num_tokens, top_start + num_tokens * num_alternatives
+                logprobs = TokenScores(
+                    logprobs=updates.logprobs[score_start:score_stop],
+                    ranks=updates.ranks[score_start:score_stop],
+                    top_ids=updates.top_ids[top_start:top_stop],
+                    top_logprobs=updates.top_logprobs[top_start:top_stop],
+                )
+                score_start, top_start = score_stop, top_stop
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
                 self._feed(opened, sequence_id, token_ids, logprobs, finish_reason)
@@ -201,7 +243,7 @@ class OpenRequests:
         opened: OpenRequest,
         sequence_id: int,
         token_ids: tuple[int, ...],
-        logprobs: tuple[float, ...] | None,
+        logprobs: TokenScores | None,
         finish_reason: FinishReason | None,
     ) -> None:
         if opened.first_token_s is None and token_ids:

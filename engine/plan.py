@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.request import SamplingParams
+from engine.token_scores import TokenScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,17 @@ class ChunkTable:
 class Draw:
     """Sample one token from the chunk's last row.
 
-    The random number is a function of seed, choice and the new token's position alone.
+    The random numbers are a function of seed, choice and the new token's position alone.
+    `banned_ids` may not be drawn this time. `history` is empty unless the draw depends on the tokens
+    before: then it is as many of the newest ones as it needs, of which the first `num_prompt` belong
+    to the prompt.
     """
 
     sampling: SamplingParams
     choice: int
+    banned_ids: tuple[int, ...] = ()
+    history: tuple[int, ...] = ()
+    num_prompt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +49,8 @@ class Chunk:
     `takes_last_draw` is set, `token_ids` is one shorter, and the runner puts in the token that the
     step before drew for this sequence. `tables` holds one entry per cache group. `draw` is None
     while the prompt is not complete. `score_ids` asks for log-probabilities: entry i is the token
-    that is to be scored by the row of position `score_from + i`, as that row's successor.
+    that is to be scored by the row of position `score_from + i`, as that row's successor;
+    `num_score_top` alternatives come with each.
     """
 
     sequence_id: int
@@ -54,6 +62,7 @@ class Chunk:
     draw: Draw | None = None
     score_from: int = 0
     score_ids: tuple[int, ...] = ()
+    num_score_top: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -78,13 +87,13 @@ class StepResult:
     """What a step found, one entry per chunk of its plan, in the plan's order.
 
     `token_ids[i]` are the drawn tokens of chunk i (none without a `draw`, one with it, several
-    with speculation); `logprobs[i]` their log-probabilities of the raw logits, empty unless asked
-    for; `scores[i]` those of the chunk's `score_ids`, in their order.
+    with speculation); `logprobs[i]` how probable they were, empty unless asked for; `scores[i]` the
+    same of the chunk's `score_ids`, in their order.
     """
 
     token_ids: tuple[tuple[int, ...], ...] = ()
-    logprobs: tuple[tuple[float, ...], ...] = ()
-    scores: tuple[tuple[float, ...], ...] = ()
+    logprobs: tuple[TokenScores, ...] = ()
+    scores: tuple[TokenScores, ...] = ()
 
 
 class StepHandle(Protocol):

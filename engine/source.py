@@ -44,15 +44,6 @@ class ModelSource:
     model_id: str
 
 
-def default_cache_dir(xdg_cache_home: str, home: Path) -> Path:
-    """The user's cache folder for this program; `xdg_cache_home` is empty where it is not set.
-
-    Source: the XDG base directory specification, which has a relative path ignored.
-    """
-    base = Path(xdg_cache_home)
-    return (base if base.is_absolute() else home / ".cache") / "ringserve"
-
-
 def resolve(name: str, *, cache_dir: Path) -> ModelSource:
     """Find the model called `name`, fetching it if need be; blocks, for minutes where it fetches.
 

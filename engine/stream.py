@@ -12,7 +12,7 @@ from typing import Self
 
 from engine.errors import EngineError
 from engine.request import FinishReason, Request
-from engine.text.detokenizer import TokenLogprob
+from engine.text.token_logprob import TokenLogprob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +20,9 @@ class TokenEvent:
     """News of one choice: text and the tokens it came from, released together.
 
     `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
-    for. `num_output_tokens` counts the choice's tokens so far, also those whose text is never
-    shown. `finish_reason` is None but in the choice's last event.
+    for. `num_cached_tokens` are those of the prompt that were not computed again. `num_output_tokens` counts the choice's tokens so far, also those whose text is never
+    shown. `finish_reason` is None but in the choice's last event. `prompt_logprobs` comes with the
+    first event of choice 0 where it was asked for: one entry per prompt token, None for the first.
     """
 
     choice: int
@@ -30,6 +31,8 @@ class TokenEvent:
     logprobs: tuple[TokenLogprob, ...]
     num_output_tokens: int
     finish_reason: FinishReason | None
+    num_cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
 
 
 class TokenStream:
@@ -99,4 +102,6 @@ def _merged(events: Sequence[TokenEvent]) -> TokenEvent:
         logprobs=tuple(chain.from_iterable(event.logprobs for event in events)),
         num_output_tokens=last.num_output_tokens,
         finish_reason=last.finish_reason,
+        num_cached_tokens=last.num_cached_tokens,
+        prompt_logprobs=events[0].prompt_logprobs,
     )

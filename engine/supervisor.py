@@ -170,7 +170,6 @@ class Supervisor:
             logger.exception("supervisor failed")
             self.status.error = EngineError("the supervisor of the engine process failed; see the log")
             self._requests.end_all(self.status.error)
-        logger.error("engine failed error=%s", self.status.error)
         self._enter(EngineState.FAILED, self.status.error.message)
 
     async def _recover(self, death: _Death, policy: RestartPolicy) -> None:
@@ -266,7 +265,8 @@ class Supervisor:
                 self.status.load = load
                 self.status.card = card
                 self._enter(EngineState.READY)
-                logger.info("engine ready generation=%d card=%s", self.status.generation, card)
+                logger.info("engine ready generation=%d", self.status.generation)
+                logger.debug("engine card=%s", card)
             case Failed(error=error):
                 self.status.error = error
 

@@ -46,10 +46,9 @@ def _chat(arguments: list[str]) -> int:
     from server.companion import CompanionError, server_for_chat  # noqa: PLC0415  see the module docstring
     from server.terminal import chat_at  # noqa: PLC0415  see the module docstring
 
-    key = settings.api_key.get_secret_value().split(",")[0] if settings.api_key else "none"
     try:
         with server_for_chat(settings, sys.stdout) as url:
-            return 0 if chat_at(url, key, settings.system) else EXIT_FAILED
+            return 0 if chat_at(url, settings.first_api_key, settings.system) else EXIT_FAILED
     except CompanionError as error:
         return _complain("chat", str(error), EXIT_FAILED)
 

@@ -5,11 +5,12 @@ A route is: translate, submit, render; this is what lies between. It knows no wi
 
 import asyncio
 import secrets
-import uuid
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Protocol
 
 from fastapi import Response
+from fastapi.exceptions import RequestValidationError
 from starlette.types import Receive
 
 from engine import (
@@ -21,6 +22,7 @@ from engine import (
     UnknownModelError,
 )
 from server.dependencies import Caller
+from server.schemas.common import WireModel, unknown_fields
 from server.settings import Settings
 from server.streams import MergedStreams
 from server.translate.generation import Ticket
@@ -38,21 +40,50 @@ class Fold(Protocol):
         """The whole answer, once every choice has ended."""
 
 
-def require_model(engine: Engine, model_id: str) -> None:
-    """Raise UnknownModelError unless `model_id` is the model that is served."""
-    if model_id != engine.model_id:
+def served_names(engine: Engine, settings: Settings) -> tuple[str, ...]:
+    """The names that the model answers to, its own first."""
+    return tuple(dict.fromkeys((engine.model_id, *settings.served_model_name)))
+
+
+def require_model(engine: Engine, settings: Settings, model_id: str) -> None:
+    """Raise UnknownModelError unless `model_id` is a name of the model that is served."""
+    names = served_names(engine, settings)
+    if model_id not in names:
+        known = "', '".join(names)
         raise UnknownModelError(
-            f"The model '{model_id}' does not exist here; this server serves '{engine.model_id}'", "model"
+            f"The model '{model_id}' does not exist here; this server serves '{known}'", "model"
         )
 
 
-def require_card(engine: Engine, model_id: str) -> ModelCard:
+def require_card(engine: Engine, settings: Settings, model_id: str) -> ModelCard:
     """The facts of the model that a body names; raises where there is no such model, or not yet."""
-    require_model(engine, model_id)
+    require_model(engine, settings, model_id)
     card = engine.card
     if card is None:
         raise unavailable(engine)
     return card
+
+
+def refuse_unknown(settings: Settings, body: WireModel) -> None:
+    """Refuse a body with fields that nobody knows, unless the server was told to ignore them."""
+    if settings.unknown_fields == "ignore":
+        return
+    for *steps, name in unknown_fields(body):
+        location = ("body", *steps, name)
+        raise RequestValidationError(
+            [{"type": "extra_forbidden", "loc": location, "msg": ""}], body=body.model_dump()
+        )
+
+
+def require_logprobs(settings: Settings, limits: Mapping[str, tuple[int | None, int]]) -> None:
+    """Raise RequestError where more alternatives are asked for than the server tells.
+
+    `limits` has, by parameter, the number asked for and what is allowed without `--max-logprobs`.
+    """
+    for param, (asked, default) in limits.items():
+        allowed = default if settings.max_logprobs is None else settings.max_logprobs
+        if asked is not None and asked > allowed:
+            raise RequestError(f"{param} is {asked}; at most {allowed} are told here", param)
 
 
 def require_places(settings: Settings, num_sequences: int) -> None:
@@ -67,18 +98,16 @@ def require_places(settings: Settings, num_sequences: int) -> None:
 
 
 def unavailable(engine: Engine) -> EngineUnavailableError:
-    """Why the engine does not answer now, with its state and what it is doing."""
-    health = engine.health()
-    doing = f": {health.detail}" if health.detail else ""
-    return EngineUnavailableError(f"The engine is {health.state}{doing}; try again later", health.state)
+    """Why the engine does not answer now, in its own words."""
+    return engine.health().to_error()
 
 
-def new_ticket(prefix: str, card: ModelCard, caller: Caller) -> Ticket:
-    """The identity of a new answer, and a random seed for it."""
+def new_ticket(prefix: str, card: ModelCard, caller: Caller, model_id: str) -> Ticket:
+    """The identity of a new answer from the model, under the name `model_id`, and a random seed for it."""
     return Ticket(
-        answer_id=f"{prefix}-{uuid.uuid4().hex}",
+        answer_id=f"{prefix}-{caller.number}",
         created_s=caller.arrived_s,
-        model_id=card.model_id,
+        model_id=model_id,
         fingerprint=f"fp_{sha256(repr(card).encode()).hexdigest()[:10]}",
         seed=secrets.randbits(64),
     )

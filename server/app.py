@@ -9,14 +9,25 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
-from engine import Engine, EngineError
+from engine import ContextLengthError, Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
-from server.middleware import LimitBody, RequestId, RequireKey
-from server.routes import chat, completions, health, models
+from server.keys import Keyring
+from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
+from server.routes import chat, completions, contract, health, models, tokens
 from server.settings import Settings
 
-ROUTERS = (chat.router, completions.router, models.router, health.router)
+ROUTERS = (
+    chat.router,
+    completions.router,
+    tokens.router,
+    models.router,
+    contract.router,
+    health.router,
+)
+PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+"""The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +56,10 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         middleware=[
+            Middleware(UnderRoot, root_path=settings.root_path),
             Middleware(RequestId),
-            Middleware(RequireKey, digests=settings.api_key),
+            *_cross_origin(settings),
+            Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
         ],
         exception_handlers={
@@ -62,10 +75,30 @@ def create_app(
     return app
 
 
+def _cross_origin(settings: Settings) -> list[Middleware]:
+    """What lets pages of other origins call the API; nothing unless origins are given.
+
+    It stands before the check of keys, since a browser asks for permission without one.
+    """
+    if not settings.cors_origin:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    ]
+
+
 async def _on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
+    if isinstance(error, ContextLengthError) and error.param is None:
+        error.param = PROMPT_FIELDS.get(request.url.path)
     refusal = from_engine_error(error)
-    if refusal.status >= 500:
+    if refusal.status >= 500 and not isinstance(error, RetryableError):  # what passes by itself is no news
         logger.warning(
             "request refused id=%s error=%s: %s",
             request.state.request_id,

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from types import FrameType
 from typing import IO, TextIO
 from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from engine import resolve
 from server.settings import ChatSettings
@@ -40,12 +40,12 @@ def server_for_chat(
 ) -> Iterator[str]:
     """The address of a server to talk to: the one named, the one that runs, or one started here.
 
-    What was started here, by `command`, is stopped at the end, also when a signal ends the chat.
+    One that runs is passed over if a model was named and it does not list that name. What was started here, by `command`, is stopped at the end, also when a signal ends the chat.
     Raises CompanionError when it does not start, and what `engine.resolve` raises.
     """
     if settings.url is not None:
         yield settings.url.rstrip("/")
-    elif is_answering(DEFAULT_URL):
+    elif is_answering(DEFAULT_URL) and _is_asked_for(DEFAULT_URL, settings):
         yield DEFAULT_URL
     else:
         resolve(settings.model, cache_dir=settings.cache_dir)  # fetches here, where its progress is seen
@@ -67,6 +67,18 @@ def is_answering(url: str) -> bool:
         return False
 
 
+def _is_asked_for(url: str, settings: ChatSettings) -> bool:
+    """Whether no model was named, or the server at this loopback address lists the one that was."""
+    if "model" not in settings.model_fields_set:
+        return True
+    headers = {"Authorization": f"Bearer {settings.first_api_key}"}
+    try:
+        with _open(f"{url}/v1/models", headers) as answer:
+            return settings.model in {model["id"] for model in json.load(answer)["data"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 @contextmanager
 def _started(
     settings: ChatSettings, command: Sequence[str], log: IO[str]
@@ -74,8 +86,12 @@ def _started(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     arguments = [settings.model, "--host=127.0.0.1", f"--port={port}", f"--cache-dir={settings.cache_dir}"]
-    process = subprocess.Popen(
-        [*command, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    process = subprocess.Popen(  # its standard input ends with this process, however that ends
+        [*command, *arguments, "--stop-at-eof"],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     try:
         yield f"http://127.0.0.1:{port}", lambda: process.poll() is None
@@ -86,6 +102,8 @@ def _started(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def wait_ready(
@@ -122,10 +140,10 @@ def _readiness(url: str) -> str | None:
         return "starting the server"
 
 
-def _open(url: str) -> HTTPResponse:
+def _open(url: str, headers: Mapping[str, str] | None = None) -> HTTPResponse:
     """GET `url` without any proxy, since it is on this machine."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    answer: HTTPResponse = opener.open(url, timeout=PROBE_TIMEOUT_S)
+    opener = build_opener(ProxyHandler({}))
+    answer: HTTPResponse = opener.open(Request(url, headers=dict(headers or {})), timeout=PROBE_TIMEOUT_S)
     return answer
 
 

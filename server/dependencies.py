@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
 from engine import Engine
-from server.middleware import CALLER, REQUEST_ID
+from server.middleware import CALLER, NUMBER, REQUEST_ID
 from server.settings import Settings
 
 
@@ -18,11 +18,13 @@ from server.settings import Settings
 class Caller:
     """Who sent a request, and when (wall-clock seconds since the epoch).
 
-    `name` is a short digest of the key, or `anonymous` where none is needed.
+    `name` is a short digest of the key, or `anonymous` where none is needed. `number` is the request's
+    own, which its answer is named after; `request_id` may be the client's choice.
     """
 
     name: str
     request_id: str
+    number: str
     arrived_s: float
 
 
@@ -44,6 +46,7 @@ def _caller(request: Request, _: Annotated[object, Security(_bearer)]) -> Caller
     return Caller(
         name=getattr(request.state, CALLER, "anonymous"),
         request_id=getattr(request.state, REQUEST_ID),
+        number=getattr(request.state, NUMBER),
         arrived_s=request.app.state.clock(),
     )
 

@@ -1,34 +1,52 @@
 """What every request passes before it reaches a route, as plain ASGI: id, key, size.
 
 Plain, because wrapping middlewares hide from a route that its client has gone. From the outside in:
-`RequestId`, `RequireKey`, `LimitBody`. None of them knows a route.
+`UnderRoot`, `RequestId`, `RequireKey`, `LimitBody`. None of them knows a route.
 """
 
-import hmac
 import logging
 import re
 import time
 import uuid
 from collections.abc import Callable
-from hashlib import sha256
 
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import Refusal, refuse, unexpected
+from server.keys import Keyring
+from server.keys import Scope as KeyScope
 
 REQUEST_ID = "request_id"
+NUMBER = "number"
 CALLER = "caller"
 OPEN_PATHS = frozenset({"/health", "/ready"})
+GENERATING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""What the engine answers here has a line of its own in the log, with the request's number in it."""
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 logger = logging.getLogger(__name__)
 
 
+class UnderRoot:
+    """Tells all behind it under which path a proxy shows the server, whether or not the proxy cuts it off."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if self._root_path and scope["type"] == "http":
+            scope["root_path"] = self._root_path
+        await self._app(scope, receive, send)
+
+
 class RequestId:
     """Gives each request an id, its answer the `x-request-id` header, and the log its line.
 
-    A client's own id is kept if it is short and printable. What no handler caught ends here: as a
+    A client's own id is kept if it is short and printable. The number in our ids is in the answer's id
+    too, so all lines about one request share it. What no handler caught ends here: as a
     500 that reveals nothing, or, when the answer had begun, as a broken connection.
     """
 
@@ -42,8 +60,9 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         started_s = self._clock()
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})[REQUEST_ID] = request_id
+        number = uuid.uuid4().hex
+        request_id = _own_id(scope) or f"req_{number}"
+        scope.setdefault("state", {}).update({REQUEST_ID: request_id, NUMBER: number})
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -63,35 +82,39 @@ class RequestId:
                 raise
             await unexpected(request_id).to_response()(scope, receive, send_with_id)
         finally:
-            _log(scope, request_id, status, 1000 * (self._clock() - started_s))
+            _log(scope, status, 1000 * (self._clock() - started_s))
 
 
 class RequireKey:
-    """Refuses requests without one of the keys, whose SHA-256 digests it holds; no keys: no refusal."""
+    """Refuses requests without a key that opens their path; no keys at all: no refusal."""
 
-    def __init__(self, app: ASGIApp, digests: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         self._app = app
-        self._digests = tuple(bytes.fromhex(digest) for digest in digests)
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, with its caller's name in its state, or answer 401."""
-        if scope["type"] != "http" or not self._digests or scope["path"] in OPEN_PATHS:
+        """Pass the request on, with its caller's name in its state, or answer 401 or 403."""
+        if scope["type"] != "http" or not self._keyring or _local_path(scope) in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        caller = self._caller(_header(scope, b"authorization"))
+        caller = self._caller(_header(scope, b"authorization"), scope_of(_local_path(scope)))
         if isinstance(caller, Refusal):
             await caller.to_response()(scope, receive, send)
             return
         scope["state"][CALLER] = caller
         await self._app(scope, receive, send)
 
-    def _caller(self, authorization: bytes | None) -> str | Refusal:
+    def _caller(self, authorization: bytes | None, needed: KeyScope) -> str | Refusal:
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
             return _unauthorized("No API key was sent; send the header 'Authorization: Bearer KEY'")
-        digest = sha256(key.strip()).digest()
-        known = [hmac.compare_digest(digest, accepted) for accepted in self._digests]
-        return f"key-{digest.hex()[:8]}" if any(known) else _unauthorized("The API key is not accepted here")
+        known = self._keyring.find(key.strip())
+        if known is None:
+            return _unauthorized("The API key is not accepted here")
+        if not known.opens(needed):
+            message = f"The API key does not have the scope '{needed}', which this path needs"
+            return refuse(403, message, code="insufficient_scope")
+        return known.name
 
 
 class LimitBody:
@@ -125,6 +148,19 @@ class LimitBody:
         await self._app(scope, receive_counted, send)
 
 
+def scope_of(path: str) -> KeyScope:
+    """What a key must open to be let through to `path`, whether or not there is such a path."""
+    if path == "/metrics" or path.startswith("/metrics/"):
+        return KeyScope.METRICS
+    return KeyScope.ADMIN if path.startswith("/admin") else KeyScope.INFERENCE
+
+
+def _local_path(scope: Scope) -> str:
+    """The path as routes know it: below where a proxy shows the server."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
 def _unauthorized(message: str) -> Refusal:
     return refuse(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
@@ -133,19 +169,21 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-def _request_id(scope: Scope) -> str:
+def _own_id(scope: Scope) -> str | None:
+    """The id that the client chose for its request, if it can be kept."""
     sent = _header(scope, b"x-request-id")
-    if sent is not None and _SANE_ID.fullmatch(sent):
-        return sent.decode("ascii")
-    return f"req_{uuid.uuid4().hex}"
+    return sent.decode("ascii") if sent is not None and _SANE_ID.fullmatch(sent) else None
 
 
-def _log(scope: Scope, request_id: str, status: int, duration_ms: float) -> None:
-    level = logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO
+def _log(scope: Scope, status: int, duration_ms: float) -> None:
+    """The line of one request; quiet where nobody looks, or the engine's line says it all."""
+    request_id, number = scope["state"][REQUEST_ID], scope["state"][NUMBER]
+    is_told = status == 200 and _local_path(scope) in GENERATING_PATHS and request_id.endswith(number)
     logger.log(
-        level,
-        "request answered id=%s method=%s path=%r status=%d ms=%.1f",
+        logging.DEBUG if is_told or _local_path(scope) in OPEN_PATHS else logging.INFO,
+        "request answered id=%s%s method=%s path=%r status=%d ms=%.1f",
         request_id,
+        "" if request_id.endswith(number) else f" number={number}",
         scope["method"],
         scope["path"],
         status,

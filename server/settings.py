@@ -5,14 +5,13 @@ a flag wins over the environment. Nothing else reads either. This module knows n
 starts nothing: it gives the engine its `EngineConfig` and the server its own values.
 """
 
-import hashlib
 import ipaddress
 import os
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -32,6 +31,7 @@ from engine import (
     SchedulingConfig,
     SupervisionConfig,
 )
+from server.keys import DEFAULT_SCOPES, Scopes, digest_of, read_keys
 
 ENV_PREFIX = "RINGSERVE_"
 
@@ -102,6 +102,11 @@ class ChatSettings(PullSettings):
     system: str | None = Field(None, description="System message that opens the conversation.")
     start_timeout_s: float = Field(600.0, gt=0, description="Seconds a started server may take to be ready.")
 
+    @property
+    def first_api_key(self) -> str:
+        """The key to send; a word that no server asks for where there is none."""
+        return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
+
 
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
@@ -112,15 +117,47 @@ class Settings(PullSettings):
         "127.0.0.1", description="Address to listen on; beyond loopback an API key is required."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
-    served_model_name: str | None = Field(
-        None, min_length=1, description="Model id shown to clients; left out: the model's own name."
+    served_model_name: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Model id shown to clients (repeatable, or separated by commas: the others are "
+        "aliases); left out: the model's own name.",
     )
     api_key: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="A key that clients must send (repeatable, or separated by commas); only SHA-256 "
         "digests are kept.",
     )
+    api_key_file: Path | None = Field(
+        None,
+        description="File with a key a line, as scope:key; scopes are inference, metrics and admin, and a "
+        "key without one has inference.",
+    )
     no_auth: bool = Field(False, description="Listen beyond loopback without any API key.")
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Web origin whose pages may call the API (repeatable, or separated by commas; * for any).",
+    )
+    ssl_certfile: FilePath | None = Field(
+        None, description="TLS certificate chain in PEM form; with it the server speaks HTTPS."
+    )
+    ssl_keyfile: FilePath | None = Field(
+        None, description="TLS private key in PEM form; left out: it is in the certificate's file."
+    )
+    root_path: str = Field(
+        "", pattern=r"^(/[^/\s]+)*$", description="Path under which a proxy shows this server, as /llm."
+    )
+    unknown_fields: Literal["refuse", "ignore"] = Field(
+        "refuse", description="What happens to unknown fields of a body: refuse or ignore."
+    )
+    max_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Most alternatives told for a token; left out: 5 in completions, 20 in chat and prompts.",
+    )
+    chat_template: FilePath | None = Field(
+        None, description="A jinja2 file in the place of the model's own chat template."
+    )
     device: str = Field("auto", description="Where the model runs: auto, cpu or cuda.")
     dtype: str = Field(
         "auto", description="Type of weights and cache: auto, float32, bfloat16, float16 or float64."
@@ -149,6 +186,9 @@ class Settings(PullSettings):
         description="Size of the cache pool, as 256MiB or 2GiB; left out: 256MiB on a CPU, what "
         "memory_fraction leaves on a GPU.",
     )
+    no_prefix_cache: bool = Field(
+        False, description="Compute every prompt anew, instead of keeping what others may begin with."
+    )
     memory_fraction: float = Field(0.9, description="Share of a GPU's memory for weights and cache pool.")
     start_timeout_s: float = Field(600.0, description="Seconds the engine may take to load the model.")
     step_timeout_s: float = Field(30.0, description="Seconds without a sign of life before a restart.")
@@ -160,15 +200,26 @@ class Settings(PullSettings):
         allow_inf_nan=False,
         description="Seconds that running requests get when the server is stopped.",
     )
+    stop_at_eof: bool = Field(
+        False, description="Stop when standard input ends: for a server that another program starts."
+    )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
 
-    @field_validator("api_key", mode="before")
+    @field_validator("api_key", "served_model_name", "cors_origin", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("served_model_name", "cors_origin", mode="after")
+    @classmethod
+    def _refuse_empty(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        stripped = tuple(value.strip() for value in values)
+        if "" in stripped:
+            raise ValueError("an empty value must not be among them")
+        return stripped
 
     @field_validator("api_key", mode="after")
     @classmethod
@@ -176,11 +227,33 @@ class Settings(PullSettings):
         stripped = tuple(key.strip() for key in keys)
         if "" in stripped:
             raise ValueError("an API key must not be empty")
-        return tuple(hashlib.sha256(key.encode()).hexdigest() for key in stripped)
+        return tuple(map(digest_of, stripped))
+
+    @field_validator("api_key_file", mode="after")
+    @classmethod
+    def _check_key_file(cls, file: Path | None) -> Path | None:
+        if file is not None and not read_keys(file):
+            raise ValueError("the file has no key")
+        return file
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("--ssl-keyfile needs --ssl-certfile")
+        return self
+
+    @property
+    def scopes_by_digest(self) -> dict[str, Scopes]:
+        """Every key's digest with what it may do; those from flags and environment may generate."""
+        from_file = {} if self.api_key_file is None else read_keys(self.api_key_file)
+        merged = dict(from_file)
+        for digest in self.api_key:
+            merged[digest] = merged.get(digest, frozenset()) | DEFAULT_SCOPES
+        return merged
 
     @model_validator(mode="after")
     def _protect_the_network(self) -> Self:
-        if not (_is_loopback(self.host) or self.api_key or self.no_auth):
+        if not (_is_loopback(self.host) or self.api_key or self.api_key_file or self.no_auth):
             raise ValueError(
                 f"--host is {self.host!r}, which others can reach, and there is no API key; give --api-key "
                 f"(or {ENV_PREFIX}API_KEY), or --no-auth to serve everyone"
@@ -201,18 +274,20 @@ class Settings(PullSettings):
         return EngineConfig(
             model=ModelConfig(
                 path=str(source.path),
-                model_id=self.served_model_name or source.model_id,
+                model_id=next(iter(self.served_model_name), source.model_id),
                 device=self.device,
                 dtype=self.dtype,
                 kernels=self.kernels,
                 window=self.window,
                 max_context=self.max_context,
                 cpu_threads=self.cpu_threads,
+                chat_template=None if self.chat_template is None else str(self.chat_template),
             ),
             cache=CacheConfig(
                 block_size=self.block_size,
                 kv_cache_bytes=None if self.kv_cache_bytes is None else int(self.kv_cache_bytes),
                 memory_fraction=self.memory_fraction,
+                has_prefix_cache=not self.no_prefix_cache,
             ),
             scheduling=SchedulingConfig(
                 max_step_tokens=self.max_step_tokens,

@@ -62,12 +62,13 @@ class MergedStreams:
 async def open_streams(engine: Engine, requests: Sequence[Request]) -> MergedStreams:
     """Submit all of `requests`, or none: what the engine took is closed if it refuses another.
 
-    Raises the first refusal.
+    Raises the first refusal. Nothing stays open either if the caller is cancelled meanwhile.
     """
-    outcomes = await asyncio.gather(*map(engine.submit, requests), return_exceptions=True)
-    streams = MergedStreams([outcome for outcome in outcomes if not isinstance(outcome, BaseException)])
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    if refusals:
-        await streams.aclose()
-        raise refusals[0]
-    return streams
+    submitting = [asyncio.ensure_future(engine.submit(request)) for request in requests]
+    try:
+        await asyncio.gather(*submitting, return_exceptions=True)
+        return MergedStreams([task.result() for task in submitting])
+    except BaseException:
+        outcomes = await asyncio.gather(*submitting, return_exceptions=True)
+        await MergedStreams([taken for taken in outcomes if not isinstance(taken, BaseException)]).aclose()
+        raise

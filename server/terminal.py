@@ -4,6 +4,7 @@ A client like any other: it speaks HTTP through the official `openai` package, a
 the engine, nor where the server at the other end came from.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from typing import TextIO
 
 from openai import APIError, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
+
+with contextlib.suppress(ImportError):  # Python is built without it on some systems
+    import readline  # noqa: F401  gives `input` a line editor and a history
 
 HELP = "Ctrl-C stops an answer, /reset forgets the conversation, /exit or Ctrl-D leaves."
 PROMPT = "> "
@@ -45,7 +49,7 @@ class Conversation:
             self._write(" [stopped]")
         except APIError as error:
             self.messages.pop()
-            self._write(f"[{reason(error)}]\n")
+            self._write(("\n" if said else "") + f"[{reason(error)}]\n")
             return
         self._write("\n")
         self.messages.append({"role": "assistant", "content": "".join(said)})

@@ -40,15 +40,18 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Wor
     return c0, c1, c2, c3
 
 
-def uniforms(seeds: Sequence[int], choices: Sequence[int], positions: Sequence[int]) -> list[float]:
+def uniforms(
+    seeds: Sequence[int], choices: Sequence[int], positions: Sequence[int], *, lane: int = 0
+) -> list[float]:
     """One number in [0, 1) per row, with 53 random bits.
 
-    `positions` are those of the tokens to be drawn; seeds have 64 bits.
+    `positions` are those of the tokens to be drawn; seeds have 64 bits. There are two independent
+    numbers to be had for each, lane 0 from the first two words of the counter and lane 1 from the others.
     """
     seed = np.array(seeds, dtype=np.uint64)
     zero = np.zeros(len(seeds), dtype=np.uint64)
     counter = (np.array(positions, dtype=np.uint64), np.array(choices, dtype=np.uint64), zero, zero)
-    words = philox4x32(counter, (seed & LOW_32, seed >> SHIFT_32))
+    words = philox4x32(counter, (seed & LOW_32, seed >> SHIFT_32))[2 * lane : 2 * lane + 2]
     bits = (words[0] >> np.uint64(5)) * np.uint64(1 << 26) + (words[1] >> np.uint64(6))
     numbers: list[float] = (bits.astype(np.float64) / float(1 << 53)).tolist()
     return numbers

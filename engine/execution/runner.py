@@ -3,6 +3,7 @@
 It knows no queue and no request: what it is told about a sequence is in the plan.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +15,11 @@ from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
 from engine.errors import EngineCrashedError
 from engine.execution.pack import PackedStep, pack
-from engine.execution.sampler import SamplingRows, sample, token_logprobs
-from engine.plan import StepHandle, StepPlan, StepResult
+from engine.execution.sampler import sample
+from engine.execution.sampling_rows import SamplingRows
+from engine.execution.scoring import Row, ScoredRows, score, to_token_scores
+from engine.plan import Chunk, StepHandle, StepPlan, StepResult
+from engine.token_scores import TokenScores
 
 # Rows of logits that exist at once: a long scored prompt costs no vocabulary-sized memory per token.
 HEAD_TILE_ROWS = 64
@@ -40,8 +44,8 @@ class Step:
     plan: StepPlan
     drawing: tuple[int, ...]
     token_ids: Tensor  # [R] int64, one per drawing chunk
-    logprobs: Tensor | None  # [R]
-    scores: Tensor  # [number of scored rows]
+    drawn: tuple[ScoredRows, ...]  # tiles of the rows of those draws that ask
+    scored: tuple[ScoredRows, ...]  # tiles of the rows of all chunks' `score_ids`
 
 
 class ModelRunner:
@@ -61,59 +65,71 @@ class ModelRunner:
             for row, sequence_id in packed.taken:
                 packed.batch.token_ids[row] = self._last_draws[sequence_id]
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
-            scores = self._score(hidden[: packed.num_scored], packed.score_ids)
-            token_ids, logprobs = self._draw(plan, packed, hidden[packed.num_scored :])
+            scored = self._score(plan, packed, hidden[: packed.num_scored])
+            token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :])
         self._last_draws = {
             plan.chunks[chunk].sequence_id: token_ids[row] for row, chunk in enumerate(packed.drawing)
         }
-        return Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, logprobs=logprobs, scores=scores)
+        return Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
 
     def finish(self, handle: StepHandle) -> StepResult:
         """Wait for the step's answers, which is the one wait for the device in a step."""
         assert isinstance(handle, Step)
         with _device_errors():
             token_ids: list[int] = handle.token_ids.tolist()
-            logprobs: list[float] = [] if handle.logprobs is None else handle.logprobs.tolist()
-            scores: list[float] = handle.scores.tolist()
+            drawn = [row for tile in handle.drawn for row in tile.to_rows()]
+            scored = [row for tile in handle.scored for row in tile.to_rows()]
+        tokens = dict(zip(handle.drawing, token_ids, strict=True))
         chunks = handle.plan.chunks
-        drawn: list[tuple[int, ...]] = [()] * len(chunks)
-        chosen: list[tuple[float, ...]] = [()] * len(chunks)
-        for row, index in enumerate(handle.drawing):
-            drawn[index] = (token_ids[row],)
-            draw = chunks[index].draw
-            if draw is not None and draw.sampling.logprobs:
-                chosen[index] = (logprobs[row],)
-        scored: list[tuple[float, ...]] = []
-        for chunk in chunks:
-            scored.append(tuple(scores[: len(chunk.score_ids)]))
-            del scores[: len(chunk.score_ids)]
-        return StepResult(token_ids=tuple(drawn), logprobs=tuple(chosen), scores=tuple(scored))
+        return StepResult(
+            token_ids=tuple((tokens[index],) if index in tokens else () for index in range(len(chunks))),
+            logprobs=_shares(drawn, [_num_drawn(chunk) for chunk in chunks]),
+            scores=_shares(scored, [(len(chunk.score_ids), chunk.num_score_top) for chunk in chunks]),
+        )
 
-    def _score(self, hidden: Tensor, score_ids: Tensor) -> Tensor:
+    def _score(self, plan: StepPlan, packed: PackedStep, hidden: Tensor) -> tuple[ScoredRows, ...]:
         """Log-probability of one given token per row, a tile of rows at a time."""
-        tiles = [slice(first, first + HEAD_TILE_ROWS) for first in range(0, len(score_ids), HEAD_TILE_ROWS)]
-        scores = [token_logprobs(self._model.logits(hidden[tile]), score_ids[tile]) for tile in tiles]
-        return torch.cat(scores) if scores else hidden.new_zeros(0)
+        if not packed.num_scored:
+            return ()
+        num_top = max(chunk.num_score_top for chunk in plan.chunks)
+        tiles = [slice(first, first + HEAD_TILE_ROWS) for first in range(0, len(hidden), HEAD_TILE_ROWS)]
+        return tuple(
+            score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top) for tile in tiles
+        )
 
-    def _draw(self, plan: StepPlan, packed: PackedStep, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _draw(
+        self, plan: StepPlan, packed: PackedStep, hidden: Tensor
+    ) -> tuple[Tensor, tuple[ScoredRows, ...]]:
         """One token per drawing chunk, a tile of rows at a time."""
         token_ids: list[Tensor] = []
-        logprobs: list[Tensor] = []
+        scored: list[ScoredRows] = []
         for first in range(0, len(packed.drawing), HEAD_TILE_ROWS):
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
             logits = self._model.logits(hidden[first : first + len(chunks)])  # [tile, V]
-            rows = SamplingRows.gather(
-                [chunk.draw for chunk in chunks if chunk.draw is not None],
-                [chunk.stop for chunk in chunks],
-                device=self._device,
-                dtype=logits.dtype,
-            )
-            ids, chosen = sample(logits, rows)
+            draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
+            rows = SamplingRows.gather(draws, [chunk.stop for chunk in chunks], like=logits)
+            ids, own = sample(logits, rows)
             token_ids.append(ids)
-            logprobs.append(logits.new_zeros(len(chunks)) if chosen is None else chosen)
+            scored += () if own is None else (own,)
         if not token_ids:
-            return packed.score_ids.new_zeros(0), None
-        return torch.cat(token_ids), torch.cat(logprobs)
+            return packed.score_ids.new_zeros(0), ()
+        return torch.cat(token_ids), tuple(scored)
+
+
+def _num_drawn(chunk: Chunk) -> tuple[int, int]:
+    """How many scored draws a chunk has, and with how many alternatives."""
+    if chunk.draw is None or not chunk.draw.sampling.logprobs:
+        return 0, 0
+    return 1, chunk.draw.sampling.num_top_logprobs
+
+
+def _shares(rows: Sequence[Row], sizes: Sequence[tuple[int, int]]) -> tuple[TokenScores, ...]:
+    """Each chunk's rows of all chunks' rows; `sizes` are (rows, alternatives) of each."""
+    shares, first = [], 0
+    for num_rows, num_top in sizes:
+        shares.append(to_token_scores(rows[first : first + num_rows], num_top))
+        first += num_rows
+    return tuple(shares)
 
 
 class _device_errors:  # noqa: N801 - reads as a function at its call sites

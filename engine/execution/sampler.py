@@ -1,92 +1,71 @@
-"""`Sampler`: logits and per-row parameters in, token ids and log-probabilities out. Stateless."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""`Sampler`: logits and per-row parameters in, token ids and their scores out. Stateless."""
 
 import torch
 from torch import Tensor
 
-from engine.execution.logits import keep_top_k, keep_top_p, scale_by_temperature
-from engine.execution.philox import uniforms
-from engine.plan import Draw
+from engine.execution import logits as stages
+from engine.execution.sampling_rows import Edits, SamplingRows
+from engine.execution.scoring import ScoredRows, score
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingRows:
-    """The parameters of R rows as tensors on the device; a stage that no row needs is None.
+def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | None]:
+    """Token ids `[R]` and, for the rows that ask, how probable they were by the raw logits.
 
-    `random_rows` are the rows that are not greedy, and the other tensors have one entry for each
-    of *those*; all rows are greedy where it is None.
+    A greedy row takes the first of its largest logits, masked, biased and penalised. Another one
+    inverts its cumulative distribution, in vocabulary order, at its uniform number.
     """
-
-    random_rows: Tensor | None  # [r] int64
-    uniforms: Tensor | None  # [r] float64
-    temperature: Tensor | None  # [r]
-    top_k: Tensor | None  # [r] int64
-    top_p: Tensor | None  # [r]
-    needs_logprobs: bool
-
-    @classmethod
-    def gather(
-        cls, draws: Sequence[Draw], positions: Sequence[int], *, device: torch.device, dtype: torch.dtype
-    ) -> "SamplingRows":
-        """The parameters of `draws`, whose tokens will stand at `positions`."""
-        rows = [row for row, draw in enumerate(draws) if not draw.sampling.is_greedy]
-        needs_logprobs = any(draw.sampling.logprobs for draw in draws)
-        if not rows:
-            return cls(
-                random_rows=None,
-                uniforms=None,
-                temperature=None,
-                top_k=None,
-                top_p=None,
-                needs_logprobs=needs_logprobs,
-            )
-        params = [draws[row].sampling for row in rows]
-        numbers = uniforms(
-            [own.seed for own in params],
-            [draws[row].choice for row in rows],
-            [positions[row] for row in rows],
-        )
-        top_k = [own.top_k for own in params]
-        top_p = [own.top_p for own in params]
-        return cls(
-            random_rows=torch.tensor(rows, device=device),
-            uniforms=torch.tensor(numbers, device=device, dtype=torch.float64),
-            temperature=torch.tensor([own.temperature for own in params], device=device, dtype=dtype),
-            top_k=torch.tensor(top_k, device=device) if any(top_k) else None,
-            top_p=torch.tensor(top_p, device=device, dtype=dtype) if min(top_p) < 1.0 else None,
-            needs_logprobs=needs_logprobs,
-        )
-
-
-def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, Tensor | None]:
-    """Token ids `[R]` and, where any row asks, the log-probabilities of the raw logits `[R]`.
-
-    A greedy row takes the first of its largest logits. Another one inverts its cumulative
-    distribution, in vocabulary order, at its uniform number.
-    """
-    token_ids = logits.argmax(-1)  # [R]
+    edited = logits if rows.edits is None else edit(logits, rows.edits)
+    token_ids = edited.argmax(-1)  # [R]
     if rows.random_rows is not None:
-        token_ids[rows.random_rows] = _draw(logits[rows.random_rows], rows)
-    return token_ids, token_logprobs(logits, token_ids) if rows.needs_logprobs else None
+        token_ids[rows.random_rows] = _draw(edited[rows.random_rows], rows)
+    if rows.scored_rows is None:
+        return token_ids, None
+    asks = logits if len(rows.scored_rows) == len(logits) else logits[rows.scored_rows]
+    return token_ids, score(asks, token_ids[rows.scored_rows], rows.num_top)
 
 
-def token_logprobs(logits: Tensor, token_ids: Tensor) -> Tensor:
-    """Log-probability `[R]` of one token per row."""
-    return logits.gather(-1, token_ids[:, None]).squeeze(-1) - torch.logsumexp(logits, dim=-1)
+def edit(logits: Tensor, edits: Edits) -> Tensor:
+    """A copy of the logits after the stages that change single entries."""
+    logits = logits.clone()
+    if edits.allowed is not None:
+        stages.mask_all_but(logits, edits.allowed)
+    if edits.banned is not None:
+        stages.mask(logits, edits.banned)
+    if edits.biases is not None:
+        stages.add_bias(logits, edits.biases)
+    if edits.seen is not None:
+        stages.penalize_seen(logits, edits.seen)
+    if edits.repeated is not None:
+        stages.subtract_penalties(logits, edits.repeated)
+    if edits.prolonging is not None:
+        stages.subtract_penalties(logits, edits.prolonging)
+    return logits
 
 
-def _draw(logits: Tensor, rows: SamplingRows) -> Tensor:
-    assert rows.temperature is not None
+def _draw(edited: Tensor, rows: SamplingRows) -> Tensor:
     assert rows.uniforms is not None
-    logits = scale_by_temperature(logits, rows.temperature)
-    if rows.top_k is not None:
-        logits = keep_top_k(logits, rows.top_k)
-    if rows.top_p is not None:
-        logits = keep_top_p(logits, rows.top_p)
-    cumulative = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(-1)  # [r, V]
+    cumulative = distribution(edited, rows).cumsum(-1)  # [r, V]
     total = cumulative[:, -1]
     target = torch.minimum(rows.uniforms * total, total.nextafter(torch.zeros_like(total)))
     # The first token whose cumulative probability exceeds the target: never one of probability 0.
     return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+
+
+def distribution(logits: Tensor, rows: SamplingRows) -> Tensor:
+    """Probabilities `[r, V]`, float64, from which the rows that are not greedy are drawn.
+
+    `logits` are those of these rows alone, masked, biased and penalised.
+    """
+    assert rows.temperature is not None
+    logits = stages.scale_by_temperature(logits, rows.temperature)
+    if rows.top_k is not None:
+        logits = stages.keep_top_k(logits, rows.top_k)
+    if rows.top_p is not None:
+        logits = stages.keep_top_p(logits, rows.top_p)
+    if rows.min_p is not None:
+        logits = stages.keep_min_p(logits, rows.min_p)
+    if rows.typical_p is not None:
+        logits = stages.keep_typical(logits, rows.typical_p)
+    if rows.xtc_threshold is not None:
+        logits = stages.exclude_top_choices(logits, rows.xtc_threshold)
+    return torch.softmax(logits, dim=-1, dtype=torch.float64)  # [r, V]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from engine.errors import EngineError
 from engine.messages import Load, Updates
 from engine.request import FinishReason
+from engine.token_scores import NO_SCORES, TokenScores
 
 
 @dataclass(slots=True)
@@ -15,6 +16,12 @@ class News:
     _num_tokens: list[int] = field(default_factory=list)
     _token_ids: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
+    _ranks: list[int] = field(default_factory=list)
+    _num_top: list[int] = field(default_factory=list)
+    _top_ids: list[int] = field(default_factory=list)
+    _top_logprobs: list[float] = field(default_factory=list)
+    _prompt_scores: list[tuple[int, TokenScores]] = field(default_factory=list)
+    _num_cached: list[tuple[int, int]] = field(default_factory=list)
     _finish_reasons: list[FinishReason | None] = field(default_factory=list)
     _failures: list[tuple[int, EngineError]] = field(default_factory=list)
 
@@ -22,15 +29,28 @@ class News:
         self,
         sequence_id: int,
         token_ids: tuple[int, ...],
-        logprobs: tuple[float, ...],
         finish_reason: FinishReason | None,
+        *,
+        logprobs: TokenScores = NO_SCORES,
+        prompt_scores: TokenScores = NO_SCORES,
     ) -> None:
         """One sequence got tokens; `logprobs` is empty or has one entry per token."""
         self._sequence_ids.append(sequence_id)
         self._num_tokens.append(len(token_ids))
         self._token_ids += token_ids
-        self._logprobs += logprobs
         self._finish_reasons.append(finish_reason)
+        self._num_top.append(logprobs.num_top)
+        if logprobs:
+            self._logprobs += logprobs.logprobs
+            self._ranks += logprobs.ranks
+            self._top_ids += logprobs.top_ids
+            self._top_logprobs += logprobs.top_logprobs
+        if prompt_scores:
+            self._prompt_scores.append((sequence_id, prompt_scores))
+
+    def add_cached(self, sequence_id: int, num_cached: int) -> None:
+        """One sequence began behind a cached prefix of `num_cached` tokens."""
+        self._num_cached.append((sequence_id, num_cached))
 
     def add_failure(self, sequence_id: int, error: EngineError) -> None:
         """One sequence ended with an error."""
@@ -43,6 +63,12 @@ class News:
             num_tokens=tuple(self._num_tokens),
             token_ids=tuple(self._token_ids),
             logprobs=tuple(self._logprobs),
+            ranks=tuple(self._ranks),
+            num_top=tuple(self._num_top) if self._top_ids else (),
+            top_ids=tuple(self._top_ids),
+            top_logprobs=tuple(self._top_logprobs),
+            prompt_scores=tuple(self._prompt_scores),
+            num_cached=tuple(self._num_cached),
             finish_reasons=tuple(self._finish_reasons),
             failures=tuple(self._failures),
             load=load,

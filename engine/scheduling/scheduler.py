@@ -13,6 +13,7 @@ from engine.config import SchedulingConfig
 from engine.errors import StepError
 from engine.messages import Load, Updates
 from engine.plan import Chunk, StepPlan, StepResult
+from engine.scheduling.claims import Claims
 from engine.scheduling.news import News
 from engine.scheduling.sequence import Sequence, SequenceState
 
@@ -20,20 +21,22 @@ from engine.scheduling.sequence import Sequence, SequenceState
 class Scheduler:
     """The queues, and the rules by which sequences move between them.
 
-    Oldest first, always: an older sequence may take the blocks of a younger one (which is then
-    preempted: it waits, and is computed again from its first position), never the reverse. So the
-    oldest one always gets on, and since any accepted request fits into the empty pool alone, all
-    of them end.
+    Oldest first, always, within a priority and the lower priority before the higher: an earlier
+    sequence may take the blocks of a later one (which is then preempted: it waits, and is computed
+    again from its first position), never the reverse. So the earliest one always gets on, and since
+    any accepted request fits into the empty pool alone, all of them end. Below, "older" and
+    "younger" mean this order.
     """
 
     def __init__(self, config: SchedulingConfig, pool: CachePool, eos_ids: frozenset[int]) -> None:
         self._config = config
         self._pool = pool
         self._eos_ids = eos_ids
-        self._waiting: list[Sequence] = []  # in order of arrival, like _running
+        self._waiting: list[Sequence] = []  # in order of their places, like _running
         self._running: list[Sequence] = []
         self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
         self._by_request: dict[str, tuple[Sequence, ...]] = {}
+        self._claims = Claims()
         self._num_steps = 0
 
     @property
@@ -56,7 +59,7 @@ class Scheduler:
         self._by_request[sequences[0].request.request_id] = sequences
         for sequence in sequences:
             self._known[sequence.sequence_id] = sequence
-            insort(self._waiting, sequence, key=_arrival)
+            insort(self._waiting, sequence, key=_place)
 
     def abort(self, request_id: str) -> None:
         """End all choices of a request without news of it; an unknown or ended one is ignored."""
@@ -105,7 +108,8 @@ class Scheduler:
         """
         news = News()
         self._num_steps += bool(plan.chunks)
-        for chunk, token_ids, logprobs in zip(plan.chunks, result.token_ids, result.logprobs, strict=True):
+        found = zip(result.token_ids, result.logprobs, result.scores, strict=True)
+        for chunk, (token_ids, logprobs, scores) in zip(plan.chunks, found, strict=True):
             sequence = self._known[chunk.sequence_id]
             sequence.num_steps_in_flight -= 1
             sequence.num_draws_in_flight -= chunk.draw is not None
@@ -113,11 +117,20 @@ class Scheduler:
                 self._forget_when_idle(sequence)
                 continue
             sequence.num_computed = chunk.stop
+            self._remember(sequence, chunk.start)
             self._share_prompt(sequence)
-            self._pool.roll(sequence.tables, sequence.num_computed)
-            if token_ids:
-                self._append(sequence, token_ids, logprobs, news)
-            if not sequence.is_finished:
+            boundaries = (sequence.shared_tokens, sequence.junction)
+            self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
+            sequence.num_scored += len(scores)
+            num_added, reason = sequence.append(token_ids, self._eos_ids)
+            if num_added or scores or reason is not None:
+                told, own = token_ids[:num_added], logprobs.first(num_added)
+                news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
+            if num_added and num_added == sequence.num_output_tokens and sequence.num_cached:
+                news.add_cached(sequence.sequence_id, sequence.num_cached)
+            if reason is not None:
+                self._end(sequence)
+            else:
                 self._preempt_when_idle(sequence)
         return news.to_updates(self.load)
 
@@ -143,20 +156,62 @@ class Scheduler:
         free block each is left to them, so that admission does not at once lead to preemption.
         """
         for sequence in tuple(self._waiting):
-            num_tokens = self._chunk_size(sequence, budget)
-            if num_tokens == 0 or len(self._running) >= self._config.max_running:
+            if budget == 0 or len(self._running) >= self._config.max_running:
                 return
-            if sequence.awaits_leader:
-                continue  # its prompt is being computed already
+            if sequence.awaits_leader or sequence.awaited_hash in self._claims:
+                continue  # what it needs next is being computed already
+            if not self._attach_cached(sequence):
+                continue
+            num_tokens = self._chunk_size(sequence, budget)
             stop = sequence.num_planned + num_tokens
             headroom = len(self._running) * len(sequence.tables)
             if not self._fits_beside(sequence, stop, headroom):
                 return
             self._waiting.remove(sequence)
-            insort(self._running, sequence, key=_arrival)
+            insort(self._running, sequence, key=_place)
             sequence.state = SequenceState.RUNNING
+            self._claim(sequence)
             budget -= num_tokens
             yield self._take_chunk(sequence, num_tokens)
+
+    def _attach_cached(self, sequence: Sequence) -> bool:
+        """Let a sequence without blocks begin behind what is cached of it.
+
+        False, and nothing taken, when a running sequence is computing the block that comes next.
+        """
+        if sequence.chain is None or sequence.num_computed:
+            return True
+        sequence.chain.extend(sequence.token_ids)
+        hashes = sequence.chain.hashes
+        block_size = sequence.tables[0].block_size
+        num_cached = self._pool.attach_cached(sequence.tables, hashes, sequence.max_cached_tokens)
+        has_next = num_cached + block_size <= sequence.max_cached_tokens
+        sequence.awaited_hash = hashes[num_cached // block_size] if has_next else None
+        if sequence.awaited_hash in self._claims:
+            self._pool.release(sequence.tables)
+            return False
+        sequence.num_computed = sequence.num_planned = num_cached
+        sequence.junction = self._pool.junction(hashes)
+        if sequence.num_cached is None:
+            sequence.num_cached = num_cached
+        self._share_prompt(sequence)
+        return True
+
+    def _claim(self, sequence: Sequence) -> None:
+        """Let others know which blocks this sequence, now running, will compute."""
+        if sequence.chain is not None:
+            first = sequence.num_computed // sequence.tables[0].block_size
+            self._claims.claim(sequence.sequence_id, sequence.chain.hashes[first:])
+
+    def _remember(self, sequence: Sequence, start: int) -> None:
+        """Make the blocks that became full since position `start` known to others."""
+        block_size = sequence.tables[0].block_size
+        first, stop = start // block_size, sequence.num_computed // block_size
+        if sequence.chain is None or first == stop:
+            return
+        sequence.chain.extend(sequence.token_ids)
+        self._pool.remember(sequence.tables, sequence.chain.hashes, first, stop)
+        self._claims.settle(sequence.sequence_id, stop - first)
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
         """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
@@ -168,7 +223,7 @@ class Scheduler:
                 max(0, -(-stop // table.block_size) - table.next_block) for table in sequence.tables
             )
             if missing + (headroom if self._running else 0) <= self._pool.num_free_blocks:
-                return self._pool.reserve(sequence.tables, sequence.num_computed, stop)
+                return self._pool.reserve(sequence.tables, stop)
             holder = self._youngest_waiting_holder(sequence)
             if holder is None:
                 return False
@@ -188,7 +243,7 @@ class Scheduler:
         return max(0, num_tokens)
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
-        chunk = sequence.next_chunk(num_tokens)
+        chunk = sequence.next_chunk(num_tokens, self._eos_ids)
         sequence.num_planned = chunk.stop
         sequence.num_steps_in_flight += 1
         sequence.num_draws_in_flight += chunk.draw is not None
@@ -201,7 +256,7 @@ class Scheduler:
         free only with a step in flight.
         """
         stop = sequence.num_planned + num_tokens
-        while not self._pool.reserve(sequence.tables, sequence.num_computed, stop):
+        while not self._pool.reserve(sequence.tables, stop):
             victim = self._youngest_holder(sequence)
             self._preempt_when_idle(victim, ask=True)
             if victim is sequence or victim.must_preempt:
@@ -216,7 +271,7 @@ class Scheduler:
     def _youngest_waiting_holder(self, sequence: Sequence) -> Sequence | None:
         """The youngest sequence that waits with blocks, if it is younger than `sequence`."""
         for waiting in reversed(self._waiting):
-            if _arrival(waiting) <= _arrival(sequence):
+            if _place(waiting) <= _place(sequence):
                 return None
             if waiting.holds_blocks:
                 return waiting
@@ -231,12 +286,13 @@ class Scheduler:
         if not sequence.must_preempt or sequence.num_steps_in_flight:
             return
         sequence.must_preempt = False
+        self._claims.withdraw(sequence.sequence_id)
         self._pool.release(sequence.tables)
         sequence.num_computed = sequence.num_planned = 0
         if sequence.state is SequenceState.RUNNING:
             self._running.remove(sequence)
             sequence.state = SequenceState.WAITING
-            insort(self._waiting, sequence, key=_arrival)
+            insort(self._waiting, sequence, key=_place)
 
     def _share_prompt(self, leader: Sequence) -> None:
         """Attach the followers once the leader has computed exactly what they are to share."""
@@ -249,27 +305,13 @@ class Scheduler:
                 follower.num_computed = follower.num_planned = leader.shared_tokens
         leader.followers = []
 
-    def _append(
-        self, sequence: Sequence, token_ids: tuple[int, ...], logprobs: tuple[float, ...], news: News
-    ) -> None:
-        """Add drawn tokens up to the one that ends the sequence, and tell of them."""
-        reason = None
-        num_kept = 0
-        for token_id in token_ids:
-            sequence.token_ids.append(token_id)
-            num_kept += 1
-            reason = sequence.finish_reason(self._eos_ids)
-            if reason is not None:
-                self._end(sequence)
-                break
-        news.add(sequence.sequence_id, token_ids[:num_kept], logprobs[:num_kept], reason)
-
     def _end(self, sequence: Sequence) -> None:
         """Take a sequence out of its queue for good; may be repeated."""
         if sequence.is_finished:
             return
         queue = self._running if sequence.state is SequenceState.RUNNING else self._waiting
         queue.remove(sequence)
+        self._claims.withdraw(sequence.sequence_id)
         sequence.state = SequenceState.FINISHED
         self._forget_when_idle(sequence)
 
@@ -284,5 +326,5 @@ class Scheduler:
             del self._by_request[sequence.request.request_id]
 
 
-def _arrival(sequence: Sequence) -> int:
-    return sequence.sequence_id
+def _place(sequence: Sequence) -> tuple[int, int]:
+    return sequence.place

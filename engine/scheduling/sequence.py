@@ -6,6 +6,7 @@ A record that the Scheduler alone changes. It knows no device, no queue and no o
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from engine.cache.prefix import HashChain
 from engine.cache.table import BlockTable
 from engine.plan import Chunk, Draw
 from engine.request import FinishReason, Request
@@ -29,7 +30,12 @@ class Sequence:
     sequence; its blocks do not change hands while there are any. Ids grow in order of arrival.
 
     The choices of one request share the prompt's full blocks: the first one is the `leader`, the
-    others wait among its `followers` until it has computed `shared_tokens` positions.
+    others wait among its `followers` until it has computed `shared_tokens` positions. `num_scored`
+    counts the positions whose prompt successors are scored and told; a preemption does not undo that.
+
+    `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
+    there when it first ran; `awaited_hash` is the block that another one was computing when it was
+    last looked at; `junction` is where it leaves what was seen before.
     """
 
     sequence_id: int
@@ -41,8 +47,13 @@ class Sequence:
     num_planned: int = 0
     num_draws_in_flight: int = 0
     num_steps_in_flight: int = 0
+    num_scored: int = 0
     state: SequenceState = SequenceState.WAITING
     must_preempt: bool = False
+    chain: HashChain | None = field(default=None, repr=False)
+    num_cached: int | None = None
+    awaited_hash: bytes | None = None
+    junction: int = 0
     leader: "Sequence | None" = field(default=None, repr=False)
     followers: "list[Sequence]" = field(default_factory=list, repr=False)
 
@@ -50,10 +61,20 @@ class Sequence:
     def num_to_plan(self) -> int:
         """Positions that could be computed now: up to the newest token, drawn or being drawn.
 
-        The last token that `max_tokens` allows is never computed.
+        The last token that `max_tokens` allows is never computed, and a token being drawn is waited
+        for where the next draw must know it.
         """
-        newest = len(self.token_ids) + self.num_draws_in_flight
-        return min(newest, self.request.max_total_tokens - 1) - self.num_planned
+        sampling = self.request.sampling
+        newest = len(self.token_ids)
+        if self.num_draws_in_flight and not sampling.looks_back:
+            newest += self.num_draws_in_flight
+        last = len(self.request.prompt_ids) + max(0, sampling.max_tokens - 1)
+        return min(newest, last) - self.num_planned
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in every queue: by priority, then by arrival."""
+        return self.request.priority, self.sequence_id
 
     @property
     def num_uncommitted(self) -> int:
@@ -82,15 +103,23 @@ class Sequence:
         return self.leader is not None and not self.leader.is_finished
 
     @property
+    def max_cached_tokens(self) -> int:
+        """How many leading positions may be taken from the cache: not the last, and none yet to be scored."""
+        is_scored = self.request.sampling.prompt_logprobs is not None and self.choice == 0
+        return min(len(self.token_ids) - 1, self.num_scored if is_scored else len(self.token_ids))
+
+    @property
     def holds_blocks(self) -> bool:
         """Whether any table names a block."""
         return any(table.num_held for table in self.tables)
 
-    def next_chunk(self, num_tokens: int) -> Chunk:
+    def next_chunk(self, num_tokens: int, eos_ids: frozenset[int]) -> Chunk:
         """The next `num_tokens` unplanned positions, as a plan carries them; their slots are reserved."""
         start = self.num_planned
         stop = start + num_tokens
         newest = len(self.token_ids) + self.num_draws_in_flight
+        is_last = stop == newest and self.request.sampling.max_tokens > 0
+        score_from, score_ids = self._scored(start, stop)
         return Chunk(
             sequence_id=self.sequence_id,
             start=start,
@@ -98,23 +127,77 @@ class Sequence:
             token_ids=tuple(self.token_ids[start:stop]),
             tables=tuple(table.view() for table in self.tables),
             takes_last_draw=stop > len(self.token_ids),
-            draw=Draw(sampling=self.request.sampling, choice=self.choice) if stop == newest else None,
+            draw=self._draw(newest, eos_ids) if is_last else None,
+            score_from=score_from,
+            score_ids=score_ids,
+            num_score_top=(self.request.sampling.prompt_logprobs or 0) if score_ids else 0,
         )
+
+    def append(self, token_ids: tuple[int, ...], eos_ids: frozenset[int]) -> tuple[int, FinishReason | None]:
+        """Add drawn tokens up to the one that ends the sequence: how many were added, and why it ends.
+
+        A sequence that may draw nothing ends when its prompt is computed.
+        """
+        for num_added, token_id in enumerate(token_ids, 1):
+            self.token_ids.append(token_id)
+            reason = self.finish_reason(eos_ids)
+            if reason is not None:
+                return num_added, reason
+        if not self.request.sampling.max_tokens and self.num_computed == len(self.token_ids):
+            return 0, FinishReason.LENGTH
+        return len(token_ids), None
 
     def finish_reason(self, eos_ids: frozenset[int]) -> FinishReason | None:
         """Why the newest token is the last one, or None when it is not."""
         sampling = self.request.sampling
-        if self.token_ids[-1] in eos_ids and not sampling.ignore_eos:
+        is_end = self.token_ids[-1] in self._ending_ids(eos_ids)
+        if is_end and self.num_output_tokens > sampling.min_tokens:
             return FinishReason.STOP
         if self.num_output_tokens >= sampling.max_tokens:
             return FinishReason.LENGTH
         return None
 
+    def _ending_ids(self, eos_ids: frozenset[int]) -> frozenset[int]:
+        sampling = self.request.sampling
+        ending_ids = frozenset() if sampling.ignore_eos else eos_ids
+        return ending_ids.union(sampling.stop_token_ids) if sampling.stop_token_ids else ending_ids
+
+    def _draw(self, newest: int, eos_ids: frozenset[int]) -> Draw:
+        """The draw of the token at position `newest`, with as much of what comes before as it needs."""
+        sampling, num_prompt = self.request.sampling, len(self.request.prompt_ids)
+        is_early = newest - num_prompt < sampling.min_tokens
+        if not is_early and not sampling.looks_back:
+            return Draw(sampling=sampling, choice=self.choice)
+        start = sampling.history_start(num_prompt, newest)
+        return Draw(
+            sampling=sampling,
+            choice=self.choice,
+            banned_ids=tuple(sorted(self._ending_ids(eos_ids))) if is_early else (),
+            history=tuple(self.token_ids[start:newest]),
+            num_prompt=max(0, num_prompt - start),
+        )
+
+    def _scored(self, start: int, stop: int) -> tuple[int, tuple[int, ...]]:
+        """Which positions of the chunk [start, stop) score their successors: the first, and those tokens.
+
+        The last row of a chunk scores the first token of the next; one choice speaks for all.
+        """
+        if self.request.sampling.prompt_logprobs is None or self.choice:
+            return 0, ()
+        first = max(start, self.num_scored)
+        score_ids = self.request.prompt_ids[first + 1 : stop + 1]
+        return (first, score_ids) if score_ids else (0, ())
+
 
 def make_sequences(
-    request: Request, first_sequence_id: int, tables: list[tuple[BlockTable, ...]]
+    request: Request,
+    first_sequence_id: int,
+    tables: list[tuple[BlockTable, ...]],
+    *,
+    has_prefix_cache: bool = True,
 ) -> tuple[Sequence, ...]:
     """One waiting Sequence per choice, the later ones following the first; `tables` has one entry each."""
+    block_size = tables[0][0].block_size
     sequences = tuple(
         Sequence(
             sequence_id=first_sequence_id + choice,
@@ -122,6 +205,7 @@ def make_sequences(
             choice=choice,
             tables=own,
             token_ids=list(request.prompt_ids),
+            chain=HashChain(block_size, request.cache_salt) if has_prefix_cache else None,
         )
         for choice, own in enumerate(tables)
     )

@@ -7,10 +7,11 @@ gives them (`raise_exception`, `strftime_now`, `tojson`, loop controls, generati
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NoReturn
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -29,12 +30,50 @@ TEMPLATE_FAILURES = (
 """What a template raises over messages that it was not written for."""
 
 
-class ChatTemplate:
-    """Turns messages into the text that the model was trained to continue."""
+OWN_VARIABLES = frozenset(
+    {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+)
+"""What is always given to a template, and is not for a request to set among its variables."""
 
-    def __init__(self, template: Template, special_tokens: Mapping[str, str]) -> None:
+CONTINUED = "\ue000continue\ue001"
+"""Marks the end of the message to go on with; private characters that no model was trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """How messages become a prompt, besides what they say.
+
+    `add_generation_prompt` opens the assistant's answer; `continue_final_message` leaves the last
+    message open instead, so that it is gone on with. `add_special_tokens` puts the model's own
+    tokens around what the template wrote. `variables` are further names for the template.
+    """
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    variables: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedChat:
+    """A prompt made of messages: its text, and the token ids that the model gets."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class ChatTemplate:
+    """Turns messages into the text that the model was trained to continue.
+
+    `variables` are the names that the template reads, those that are always given left out.
+    """
+
+    def __init__(
+        self, template: Template, special_tokens: Mapping[str, str], variables: frozenset[str]
+    ) -> None:
         self._template = template
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
+        self.variables = variables - OWN_VARIABLES - set(special_tokens)
 
     @classmethod
     def compile(
@@ -54,27 +93,56 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda layout: now().strftime(layout)
         try:
-            return cls(environment.from_string(source), special_tokens)
+            names = meta.find_undeclared_variables(environment.parse(source))
+            known = frozenset(names - environment.globals.keys())
+            return cls(environment.from_string(source), special_tokens, known)
         except TemplateError as error:
             raise CheckpointError(f"the checkpoint's chat template is malformed: {error}") from error
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
-        """The prompt up to where the assistant's answer begins.
+    def render(self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None) -> str:
+        """The prompt up to where the assistant's answer begins, or goes on.
 
         Raises RequestError with the template's own words when it refuses the messages.
         """
+        options = options or ChatOptions()
+        given = [dict(message) for message in messages]
+        if options.continue_final_message:
+            _mark_end(given)
         try:
-            return self._template.render(
-                messages=[dict(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=True,
-                **self._special_tokens,
+            rendered = self._template.render(
+                {
+                    **options.variables,
+                    **self._special_tokens,
+                    "messages": given,
+                    "tools": None,
+                    "documents": None,
+                    "add_generation_prompt": options.add_generation_prompt
+                    and not options.continue_final_message,
+                }
             )
         except TEMPLATE_FAILURES as error:
             raise RequestError(
                 f"the model's chat template refuses these messages: {error}", "messages"
             ) from error
+        return _up_to_mark(rendered) if options.continue_final_message else rendered
+
+
+def _mark_end(messages: list[dict[str, object]]) -> None:
+    """Mark where the last message's content ends, whatever the template writes behind it."""
+    content = messages[-1].get("content") if messages else None
+    if not isinstance(content, str):
+        raise RequestError("the last message has no text that could be continued", "continue_final_message")
+    messages[-1]["content"] = content + CONTINUED
+
+
+def _up_to_mark(rendered: str) -> str:
+    before, mark, _ = rendered.rpartition(CONTINUED)
+    if not mark:
+        raise RequestError(
+            "the model's chat template does not show the last message, so it cannot be continued",
+            "continue_final_message",
+        )
+    return before
 
 
 class _GenerationBlock(Extension):

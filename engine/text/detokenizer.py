@@ -11,20 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.request import SamplingParams
+from engine.text.token_logprob import TokenLogprob, name_tokens
 from engine.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
-    """One chosen token with the natural logarithm of its probability.
-
-    `text` is the token by itself: a part of a character shows as U+FFFD there, `token_bytes` is exact.
-    """
-
-    token_id: int
-    text: str
-    token_bytes: bytes
-    logprob: float
+from engine.token_scores import TokenScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +35,61 @@ class _HeldToken(NamedTuple):
     """A token whose text, characters [start, end) of the choice, is not released yet."""
 
     token_id: int
-    logprob: float | None
+    logprob: TokenLogprob | None
     start: int
     end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRules:
+    """What of a choice's tokens becomes text, and which text ends it.
+
+    `silent_ids` have no text. `spaced_ids` are special tokens between which, where two stand side by
+    side, a space is put. The text of the first `min_tokens` tokens is not searched for a stop string;
+    the one that is found is shown if `shows_stop`.
+    """
+
+    stop: tuple[str, ...] = ()
+    silent_ids: frozenset[int] = frozenset()
+    spaced_ids: frozenset[int] = frozenset()
+    min_tokens: int = 0
+    shows_stop: bool = False
+
+    @classmethod
+    def of(
+        cls, sampling: SamplingParams, special_ids: frozenset[int], eos_ids: frozenset[int]
+    ) -> "TextRules":
+        """The rules that a request asks for, with the special tokens and the ends of its model.
+
+        A token that ends a choice has no text unless the caller wants to see what ended it; where
+        special tokens are hidden, they and the ends of sequence never have any.
+        """
+        special_ids = special_ids | eos_ids
+        ending_ids = frozenset(sampling.stop_token_ids)
+        if not sampling.ignore_eos:
+            ending_ids |= eos_ids
+        hidden_ids = special_ids if sampling.skip_special_tokens else frozenset()
+        are_spaced = sampling.spaces_between_special_tokens and not sampling.skip_special_tokens
+        return cls(
+            stop=sampling.stop,
+            silent_ids=hidden_ids if sampling.include_stop else hidden_ids | ending_ids,
+            spaced_ids=special_ids if are_spaced else frozenset(),
+            min_tokens=sampling.min_tokens,
+            shows_stop=sampling.include_stop,
+        )
 
 
 class Detokenizer:
     """Token ids to text, one at a time; a character appears when its last byte has arrived.
 
-    Bytes that can never become a character come out as U+FFFD, at most three bytes late. Special
-    tokens and `eos_ids` have no text.
+    Bytes that can never become a character come out as U+FFFD, at most three bytes late.
     """
 
-    def __init__(self, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
         self._tokenizer = tokenizer
-        self._silent_ids = tokenizer.special_ids | eos_ids
+        self._rules = rules
         self._open_bytes = b""
+        self._follows_special = False
 
     @property
     def is_open(self) -> bool:
@@ -69,9 +98,14 @@ class Detokenizer:
 
     def feed(self, token_id: int) -> str:
         """The text that this token completes."""
-        if token_id in self._silent_ids:
+        if token_id in self._rules.silent_ids:
             return ""
-        arrived = self._open_bytes + self._tokenizer.token_bytes(token_id)
+        arrived = self._open_bytes
+        is_spaced = token_id in self._rules.spaced_ids
+        if is_spaced and self._follows_special:
+            arrived += b" "
+        self._follows_special = is_spaced
+        arrived += self._tokenizer.token_bytes(token_id)
         text, num_used = codecs.utf_8_decode(arrived, "replace", False)
         self._open_bytes = arrived[num_used:]
         return text
@@ -159,28 +193,30 @@ class ChoiceText:
     before the first word stays: a choice continues a prompt, it does not begin a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], eos_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
         self.num_tokens = 0
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer, eos_ids)
-        self._matcher = StopMatcher(stop)
+        self._rules = rules
+        self._detokenizer = Detokenizer(tokenizer, rules)
+        self._matcher = StopMatcher(rules.stop)
         self._held_text = ""
         self._held_tokens: deque[_HeldToken] = deque()
         self._num_released = 0
         self._is_ended = False
 
-    def feed(self, token_ids: Sequence[int], logprobs: Sequence[float] | None) -> Delta:
-        """Take the choice's next tokens; `logprobs`, where asked for, has one value for each.
+    def feed(self, token_ids: Sequence[int], logprobs: TokenScores | None) -> Delta:
+        """Take the choice's next tokens; `logprobs`, where asked for, has an entry for each.
 
         Tokens behind the one that completes a stop string are ignored. Nothing may be fed after
         `flush`, or after a delta that `is_stopped`.
         """
         assert not self._is_ended, "a choice got tokens after its end"
+        named = None if logprobs is None else name_tokens(self._tokenizer, token_ids, logprobs)
         for index, token_id in enumerate(token_ids):
             self.num_tokens += 1
-            stop_start = self._take(token_id, None if logprobs is None else logprobs[index])
-            if stop_start is not None:
-                return self._end(stop_start, is_stopped=True)
+            shown_end = self._take(token_id, None if named is None else named[index])
+            if shown_end is not None:
+                return self._end(shown_end, is_stopped=True)
         safe = self._num_released + len(self._held_text) - self._matcher.num_held
         held, ready = self._held_tokens, []
         while held and held[0].end <= safe:
@@ -190,13 +226,17 @@ class ChoiceText:
     def flush(self) -> Delta:
         """The choice has ended by itself: all that was held back, an incomplete character as U+FFFD."""
         assert not self._is_ended, "a choice ended twice"
-        stop_start = self._append(self._detokenizer.finish())
-        if stop_start is not None:
-            return self._end(stop_start, is_stopped=True)
+        shown_end = self._append(self._detokenizer.finish())
+        if shown_end is not None:
+            return self._end(shown_end, is_stopped=True)
         return self._end(self._num_released + len(self._held_text), is_stopped=False)
 
-    def _take(self, token_id: int, logprob: float | None) -> int | None:
-        """Hold one more token; the character where a stop string begins, if one is complete now."""
+    def name_tokens(self, token_ids: Sequence[int], scores: TokenScores) -> tuple[TokenLogprob, ...]:
+        """Tokens that are not of this choice, such as its prompt's, with their scores."""
+        return name_tokens(self._tokenizer, token_ids, scores)
+
+    def _take(self, token_id: int, logprob: TokenLogprob | None) -> int | None:
+        """Hold one more token; where the shown text ends, if a stop string is complete now."""
         start = self._num_released + len(self._held_text)
         text = self._detokenizer.feed(token_id)
         end = start + len(text) + self._detokenizer.is_open
@@ -206,11 +246,13 @@ class ChoiceText:
     def _append(self, text: str) -> int | None:
         num_held = len(self._held_text)
         self._held_text += text
+        if self.num_tokens <= self._rules.min_tokens:
+            return None
         match = self._matcher.feed(text)
         if match is None:
             return None
         behind, length = match
-        return self._num_released + num_held + behind - length
+        return self._num_released + num_held + behind - (0 if self._rules.shows_stop else length)
 
     def _end(self, end: int, *, is_stopped: bool) -> Delta:
         """Release the text up to character `end`, and the tokens that do not lie wholly behind it."""
@@ -225,16 +267,6 @@ class ChoiceText:
         return Delta(
             text=text,
             token_ids=tuple([token.token_id for token in tokens]),
-            logprobs=tuple([self._logprob(token) for token in tokens if token.logprob is not None]),
+            logprobs=tuple([token.logprob for token in tokens if token.logprob is not None]),
             is_stopped=is_stopped,
-        )
-
-    def _logprob(self, token: _HeldToken) -> TokenLogprob:
-        assert token.logprob is not None
-        token_bytes = self._tokenizer.token_bytes(token.token_id)
-        return TokenLogprob(
-            token_id=token.token_id,
-            text=token_bytes.decode("utf-8", "replace"),
-            token_bytes=token_bytes,
-            logprob=token.logprob,
         )

@@ -8,8 +8,8 @@ nor transformers is loaded for it. It knows nothing of requests, and nothing of 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.errors import RequestError
-from engine.text.chat_template import ChatTemplate
+from engine.errors import CheckpointError, RequestError
+from engine.text.chat_template import ChatOptions, ChatTemplate, RenderedChat
 from engine.text.folder_tokenizer import load_folder_tokenizer
 from engine.text.gguf_tokenizer import load_gguf_tokenizer
 from engine.text.token_bytes import TokenBytes
@@ -34,13 +34,14 @@ class Tokenizer:
         self.special_ids = _special_ids(parts)
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
+    def load(cls, path: Path, *, chat_template: Path | None = None) -> "Tokenizer":
         """Read the tokenizer of a folder in Hugging Face format, or of a `.gguf` file.
 
-        Raises CheckpointError if it is missing, malformed, or of a kind that is not supported.
+        The file `chat_template`, if given, takes the place of the checkpoint's own template. Raises
+        CheckpointError if something is missing, malformed, or of a kind that is not supported.
         """
         parts = load_gguf_tokenizer(path) if path.is_file() else load_folder_tokenizer(path)
-        source = parts.chat_template
+        source = parts.chat_template if chat_template is None else _read_template(chat_template)
         template = None if source is None else ChatTemplate.compile(source, parts.special_tokens)
         return cls(parts, TokenBytes.of_backend(parts.backend), template)
 
@@ -60,17 +61,27 @@ class Tokenizer:
         except TypeError as error:  # what the library makes of text that has no UTF-8
             raise RequestError("the text is no valid Unicode: it holds a lone surrogate") from error
 
-    def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
-        """Token ids of the prompt that the chat template makes of `messages`, up to the answer.
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """The further names that the chat template reads; none where there is no template."""
+        return frozenset() if self._chat_template is None else self._chat_template.variables
 
-        Special tokens are those the template writes; none are added to them. Raises RequestError if
-        there is no template, or if it refuses the messages.
+    def render_chat(
+        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
+    ) -> RenderedChat:
+        """The prompt that the chat template makes of `messages`, up to the answer.
+
+        Special tokens are those the template writes; none are added unless the options say so.
+        Raises RequestError if there is no template, or if it refuses the messages.
         """
         if self._chat_template is None:
             raise RequestError(
                 "this model has no chat template; send its prompt to /v1/completions", "messages"
             )
-        return self.encode(self._chat_template.render(messages), add_special_tokens=False)
+        options = options or ChatOptions()
+        text = self._chat_template.render(messages, options)
+        token_ids = self.encode(text, add_special_tokens=options.add_special_tokens)
+        return RenderedChat(text=text, token_ids=tuple(token_ids))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of a whole sequence; bytes that are no UTF-8 become U+FFFD.
@@ -85,6 +96,17 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes of one token, a special one's name included; none for an id without a token."""
         return self._token_bytes[token_id]
+
+    def find(self, token: str) -> int | None:
+        """The id of the token that is spelled so in the vocabulary; None if there is none."""
+        return self._parts.backend.token_to_id(token)
+
+
+def _read_template(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"the chat template {file} cannot be read: {error}") from error
 
 
 def _special_ids(parts: TokenizerParts) -> frozenset[int]:

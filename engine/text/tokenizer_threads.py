@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from engine.errors import CheckpointError, EngineError
+from engine.text.chat_template import ChatOptions, RenderedChat
 from engine.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MAX_THREADS = 2
 INLINE_CHARACTERS = 2000  # encoded in well under a millisecond: less than a visit to a thread may take
@@ -45,27 +48,27 @@ class TokenizerThreads:
             logger.exception("tokenizer failed to load path=%s", self._path)
             self.error = CheckpointError(f"the tokenizer of {self._path} cannot be loaded: {error}")
 
-    async def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of `text` with the special tokens that the model expects; after `load` only."""
+    async def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
+        """Token ids of `text`, by default with those the model expects around it; after `load` only."""
         assert self.tokenizer is not None
-        if len(text) <= INLINE_CHARACTERS:
-            return tuple(self.tokenizer.encode(text))
-        return await self._on_thread(partial(self.tokenizer.encode, text))
+        work = partial(self.tokenizer.encode, text, add_special_tokens=add_special_tokens)
+        return tuple(work() if len(text) <= INLINE_CHARACTERS else await self._on_thread(work))
 
-    async def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
-        """Token ids of the prompt that `messages` make; after `load` only."""
+    async def render_chat(
+        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
+    ) -> RenderedChat:
+        """The prompt that `messages` make; after `load` only."""
         assert self.tokenizer is not None
-        if _num_characters(messages) <= INLINE_CHARACTERS:
-            return tuple(self.tokenizer.encode_chat(messages))
-        return await self._on_thread(partial(self.tokenizer.encode_chat, messages))
+        work = partial(self.tokenizer.render_chat, messages, options)
+        return work() if _num_characters(messages) <= INLINE_CHARACTERS else await self._on_thread(work)
 
     def close(self) -> None:
         """Take no more work; what is begun still ends. May be called twice."""
         if self._threads is not None:
             self._threads.shutdown(wait=False)
 
-    async def _on_thread(self, work: Callable[[], list[int]]) -> tuple[int, ...]:
-        return tuple(await asyncio.get_running_loop().run_in_executor(self._threads, work))
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _num_characters(messages: Sequence[Mapping[str, object]]) -> int:

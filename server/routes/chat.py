@@ -1,14 +1,25 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions, and /render below it, which shows the prompt and generates nothing."""
 
 from fastapi import APIRouter, Request, Response
 
-from server.answering import answer_whole, new_ticket, require_card, require_places
+from server.answering import (
+    answer_whole,
+    new_ticket,
+    refuse_unknown,
+    require_card,
+    require_logprobs,
+    require_places,
+)
 from server.dependencies import CallerDep, EngineDep, SettingsDep
+from server.prompting import render_conversation
 from server.schemas.chat import ChatAnswer, ChatChunk, ChatCompletionRequest
 from server.schemas.common import answers_with
+from server.schemas.tokens import RenderedPrompt
 from server.sse import TokenEventResponse
 from server.streams import open_streams
-from server.translate.chat import ChatChunks, ChatFold, to_messages, to_request
+from server.translate.chat import ChatChunks, ChatFold, to_request
+
+MAX_TOP_LOGPROBS = 20
 
 router = APIRouter(tags=["generation"])
 
@@ -24,11 +35,36 @@ async def create_chat_completion(
     caller: CallerDep,
 ) -> Response:
     """Answer a conversation, whole or as server-sent events."""
-    card = require_card(engine, body.model)
-    require_places(settings, body.n or 1)
-    prompt_ids = await engine.render_chat(to_messages(body))
-    ticket = new_ticket("chatcmpl", card, caller)
-    streams = await open_streams(engine, [to_request(body, prompt_ids, ticket, max_context=card.max_context)])
+    card = require_card(engine, settings, body.model)
+    _check(body, settings)
+    prompt_ids = (await render_conversation(engine, settings, body)).token_ids
+    ticket = new_ticket("chatcmpl", card, caller, body.model)
+    ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=engine.tokenizer)
+    streams = await open_streams(engine, [ours])
     if body.stream:
         return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids), caller.request_id)
     return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids))
+
+
+@router.post("/v1/chat/completions/render", responses=answers_with())
+async def render_chat_completion(
+    body: ChatCompletionRequest, engine: EngineDep, settings: SettingsDep, _: CallerDep
+) -> RenderedPrompt:
+    """Show the exact prompt, text and token ids, that the same body would be answered from."""
+    card = require_card(engine, settings, body.model)
+    _check(body, settings)
+    rendered = await render_conversation(engine, settings, body)
+    return RenderedPrompt(
+        model=body.model,
+        prompt=rendered.text,
+        token_ids=list(rendered.token_ids),
+        count=len(rendered.token_ids),
+        max_model_len=card.max_context,
+    )
+
+
+def _check(body: ChatCompletionRequest, settings: SettingsDep) -> None:
+    refuse_unknown(settings, body)
+    asked = {"top_logprobs": body.top_logprobs, "prompt_logprobs": body.prompt_logprobs}
+    require_logprobs(settings, {param: (number, MAX_TOP_LOGPROBS) for param, number in asked.items()})
+    require_places(settings, body.n or 1)

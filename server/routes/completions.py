@@ -2,13 +2,23 @@
 
 from fastapi import APIRouter, Request, Response
 
-from server.answering import answer_whole, new_ticket, require_card, require_places
+from server.answering import (
+    answer_whole,
+    new_ticket,
+    refuse_unknown,
+    require_card,
+    require_logprobs,
+    require_places,
+)
 from server.dependencies import CallerDep, EngineDep, SettingsDep
+from server.prompting import read_prompts
 from server.schemas.common import answers_with
 from server.schemas.completions import CompletionAnswer, CompletionChunk, CompletionRequest
 from server.sse import TokenEventResponse
 from server.streams import open_streams
 from server.translate.completions import CompletionChunks, CompletionFold, to_requests
+
+MAX_LOGPROBS, MAX_PROMPT_LOGPROBS = 5, 20
 
 router = APIRouter(tags=["generation"])
 
@@ -26,12 +36,17 @@ async def create_completion(
     caller: CallerDep,
 ) -> Response:
     """Continue one prompt or several, whole or as server-sent events."""
-    card = require_card(engine, body.model)
-    prompts = body.prompts
-    require_places(settings, len(prompts) * (body.n or 1))
-    prompt_ids = [await engine.encode(p) if isinstance(p, str) else tuple(p) for p in prompts]
-    ticket = new_ticket("cmpl", card, caller)
-    streams = await open_streams(engine, to_requests(body, prompt_ids, ticket))
+    card = require_card(engine, settings, body.model)
+    refuse_unknown(settings, body)
+    limits = {
+        "logprobs": (body.logprobs, MAX_LOGPROBS),
+        "prompt_logprobs": (body.prompt_logprobs, MAX_PROMPT_LOGPROBS),
+    }
+    require_logprobs(settings, limits)
+    require_places(settings, len(body.prompts) * body.num_generated)
+    prompts = await read_prompts(engine, body)
+    ticket = new_ticket("cmpl", card, caller, body.model)
+    streams = await open_streams(engine, to_requests(body, prompts, ticket, engine.tokenizer))
     if body.stream:
-        return TokenEventResponse(streams, CompletionChunks(body, ticket, prompt_ids), caller.request_id)
-    return await answer_whole(request.receive, streams, CompletionFold(body, ticket, prompt_ids))
+        return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)
+    return await answer_whole(request.receive, streams, CompletionFold(body, ticket, prompts))

@@ -12,12 +12,14 @@ from server.schemas.common import HealthReport, LoadReport, answers_with
 router = APIRouter(tags=["health"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def get_health(engine: EngineDep) -> HealthReport:
     """Tell the state of the engine; always 200 while the server lives."""
     return _report(engine)
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=answers_with())
 async def get_ready(engine: EngineDep) -> HealthReport:
     """Answer 200 when the engine takes requests, 503 with Retry-After when it does not."""

@@ -1,10 +1,10 @@
-"""GET /v1/models and GET /v1/models/{model_id}: the one model that is served, loaded or not yet."""
+"""GET /v1/models and GET /v1/models/{model_id}: the one model that is served, under each of its names."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from openai.types import Model
 
-from server.answering import require_model
-from server.dependencies import CallerDep, EngineDep
+from server.answering import require_model, served_names
+from server.dependencies import CallerDep, EngineDep, SettingsDep
 from server.schemas.common import ModelList, answers_with
 
 OWNER = "ringserve"
@@ -13,15 +13,20 @@ router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models", responses=answers_with())
-async def list_models(request: Request, engine: EngineDep, _: CallerDep) -> ModelList:
+async def list_models(request: Request, engine: EngineDep, settings: SettingsDep, _: CallerDep) -> ModelList:
     """List the served models."""
-    return ModelList(object="list", data=[_model(engine.model_id, request)])
+    names = served_names(engine, settings)
+    return ModelList(object="list", data=[_model(name, request) for name in names])
 
 
 @router.get("/v1/models/{model_id:path}", responses=answers_with())
-async def get_model(model_id: str, request: Request, engine: EngineDep, _: CallerDep) -> Model:
+async def get_model(
+    model_id: str, request: Request, engine: EngineDep, settings: SettingsDep, _: CallerDep
+) -> Model:
     """Describe one model."""
-    require_model(engine, model_id)
+    if not model_id:
+        raise HTTPException(404)  # the path of no endpoint, rather than a model without a name
+    require_model(engine, settings, model_id)
     return _model(model_id, request)
 
 

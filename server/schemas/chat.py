@@ -4,26 +4,30 @@ The answers are `openai.types`, so the official clients read them as their own. 
 nothing of the engine.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
-from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, model_validator
+from pydantic import Discriminator, Field, JsonValue, StrictBool, StrictInt, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from server.contract.chat import CHAT
+from server.contract.fields import ContractField
 from server.schemas.common import (
     MAX_INT,
     UNSUPPORTED_PARAMETER,
-    GenerationBody,
     Text,
     WireModel,
+    invalid,
     text_or_list,
 )
+from server.schemas.generation import GenerationBody, LogprobCount
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
 MAX_METADATA = 16
+MAX_VARIABLES = 64
 
 
 class TextPart(WireModel):
@@ -47,7 +51,7 @@ class TextPart(WireModel):
 
 Content = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS), Tag("list")],
+    | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True), Tag("list")],
     Discriminator(
         text_or_list,
         custom_error_type="invalid_type",
@@ -59,27 +63,14 @@ Content = Annotated[
 class ChatMessage(WireModel):
     """One message of a conversation."""
 
-    UNBUILT: ClassVar[tuple[str, ...]] = ("tool_calls", "function_call", "audio", "annotations")
+    FIELDS: ClassVar[tuple[ContractField, ...]] = CHAT
+    PREFIX: ClassVar[str] = "messages[]."
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = Field(None, description="A string, or an array of text parts.")
-    name: Text | None = Field(None, description="Who speaks, where the chat template uses it.")
-    refusal: Text | None = Field(None, description="Of an assistant, in the place of content.")
-    tool_call_id: Text | None = Field(None, description="Of a tool: the call that it answers.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_unbuilt(cls, message: object) -> object:
-        if not isinstance(message, dict):
-            return message
-        refused = next((name for name in cls.UNBUILT if message.get(name) not in (None, [])), None)
-        if refused is not None:
-            raise PydanticCustomError(
-                UNSUPPORTED_PARAMETER,
-                "'{param}' in a message is not supported yet; leave it out",
-                {"param": refused},
-            )
-        return {name: value for name, value in message.items() if name not in cls.UNBUILT}
+    content: Content | None = None
+    name: Text | None = None
+    refusal: Text | None = None
+    tool_call_id: Text | None = None
 
     @model_validator(mode="after")
     def _check_content(self) -> Self:
@@ -95,55 +86,83 @@ class ChatMessage(WireModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatCompletionRequest(GenerationBody):
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+
+
+class TemplateBody(WireModel):
+    """How messages become a prompt, besides what they say."""
+
+    chat_template_kwargs: Annotated[dict[Text, JsonValue], Field(max_length=MAX_VARIABLES)] | None = None
+    add_generation_prompt: StrictBool | None = None
+    continue_final_message: StrictBool | None = None
+    add_special_tokens: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _check_one_end(self) -> Self:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise invalid(
+                "continue_final_message",
+                "'continue_final_message' and 'add_generation_prompt' must not both be true",
+            )
+        return self
+
+
+class ResponseFormat(WireModel):
+    """The format of an answer; text is the only one so far."""
+
+    type: Literal["text"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_other_formats(cls, body: object) -> object:
+        kind = body.get("type") if isinstance(body, dict) else None
+        if kind in ("json_object", "json_schema"):
+            raise PydanticCustomError(
+                UNSUPPORTED_PARAMETER,
+                "'response_format' of type '{kind}' is not supported yet",
+                {"kind": kind},
+            )
+        return body
+
+
+class Prediction(WireModel):
+    """What the caller expects the answer to be."""
+
+    type: Literal["content"]
+    content: Content
+
+
+class ChatCompletionRequest(GenerationBody, TemplateBody):
     """The body of POST /v1/chat/completions."""
 
-    UNBUILT: ClassVar[dict[str, tuple[object, ...]]] = {
-        **GenerationBody.UNBUILT,
-        "tools": (None, []),
-        "tool_choice": (None, "none", "auto"),
-        "parallel_tool_calls": (None, True),
-        "functions": (None, []),
-        "function_call": (None, "none", "auto"),
-        "response_format": (None, {"type": "text"}),
-        "modalities": (None, ["text"]),
-        "audio": (None,),
-        "prediction": (None,),
-        "reasoning_effort": (None, "none"),
-        "verbosity": (None, "medium"),
-        "web_search_options": (None,),
-        "moderation": (None,),
-        "prompt_cache_options": (None,),
-        "top_logprobs": (None, 0),
-        "service_tier": (None, "auto", "default"),
-        "store": (None, False),
-    }
+    FIELDS: ClassVar[tuple[ContractField, ...]] = CHAT
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)] = Field(
-        description="The conversation so far, oldest first."
-    )
-    max_completion_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = Field(
-        None, description="Most tokens of one choice; what is left of the context if left out."
-    )
-    logprobs: StrictBool | None = Field(None, description="Tell the log-probability of each token.")
-    top_logprobs: Literal[0] | None = Field(None, description="Other tokens than the chosen: not yet.")
-    metadata: Annotated[dict[str, Text], Field(max_length=MAX_METADATA)] | None = Field(
-        None, description="Accepted, without effect."
-    )
-    safety_identifier: Text | None = Field(None, description="Accepted, without effect.")
-    prompt_cache_key: Text | None = Field(None, description="Accepted, without effect.")
-    prompt_cache_retention: Text | None = Field(None, description="Accepted, without effect.")
-    service_tier: Literal["auto", "default"] | None = Field(None, description="Accepted, without effect.")
-    store: Literal[False] | None = Field(None, description="Accepted, without effect.")
+    messages: Messages
+    max_completion_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
+    max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: LogprobCount | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    safe_prompt: StrictBool | None = None
+    metadata: Annotated[dict[str, Text], Field(max_length=MAX_METADATA)] | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    prompt_cache_retention: Text | None = None
+    service_tier: Text | None = None
+    store: StrictBool | None = None
+    prediction: Prediction | None = None
 
     @model_validator(mode="after")
     def _check_token_limits(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise PydanticCustomError(
-                "invalid_value",
-                "'max_tokens' and 'max_completion_tokens' must not both be given",
-                {"param": "max_tokens"},
-            )
+            raise invalid("max_tokens", "'max_tokens' and 'max_completion_tokens' must not both be given")
+        return self
+
+    @model_validator(mode="after")
+    def _check_top_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs", "'top_logprobs' needs 'logprobs': true")
         return self
 
 
@@ -158,6 +177,7 @@ class ChatAnswer(ChatCompletion):
 
     choices: list[ChatAnswerChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
 
 
 class ChatChunkChoice(ChunkChoice):
@@ -171,3 +191,4 @@ class ChatChunk(ChatCompletionChunk):
 
     choices: list[ChatChunkChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: as above

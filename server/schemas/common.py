@@ -1,11 +1,11 @@
 """Wire types that the endpoints share: the error envelope, and what the request bodies have in common.
 
-A body's fields are exactly the parameters that work. What OpenAI documents and this server does not
-do is in `UNBUILT`: it passes with a value that asks for nothing, and is refused by name otherwise.
-This module knows neither the engine nor HTTP.
+A body's fields are exactly the parameters that work and the hints. What is refused is in the tables
+of `server.contract`, which also describe each field. This module knows neither the engine nor HTTP.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 from openai.types import Model
 from pydantic import (
@@ -15,19 +15,17 @@ from pydantic import (
     Discriminator,
     Field,
     Strict,
-    StrictBool,
-    StrictInt,
     StrictStr,
     Tag,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-MAX_CHOICES = 128
+from server.contract.fields import ContractField, Status
+
 MAX_STOP_STRINGS = 4
 MAX_STOP_CHARS = 1024
 MAX_INT = 2**31 - 1
-MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 UNSUPPORTED_PARAMETER = "unsupported_parameter"
 
 
@@ -104,17 +102,66 @@ def answers_with(
     return answers
 
 
+def _describe(schema: dict[str, Any], model: type["WireModel"]) -> None:  # Any: pydantic's own type
+    """Give each property its words from the contract; a field beyond them is refused."""
+    schema["additionalProperties"] = False
+    for name, field in model.NAMED.items():
+        if name in schema.get("properties", {}):
+            schema["properties"][name]["description"] = field.note
+
+
 class WireModel(BaseModel):
-    """A piece of a request body; an unknown field is refused."""
+    """A piece of a request body, whose fields are described by `FIELDS` under the name `PREFIX` + field.
 
-    model_config = ConfigDict(extra="forbid")
+    Unknown fields are kept aside: `unknown_fields` finds them, and who takes the body decides.
+    """
+
+    FIELDS: ClassVar[tuple[ContractField, ...]] = ()
+    PREFIX: ClassVar[str] = ""
+    NAMED: ClassVar[dict[str, ContractField]] = {}  # the fields of this piece, by their names in it
+    REFUSED: ClassVar[dict[str, ContractField]] = {}
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        """Work out once which of the contract's fields belong to this piece."""
+        cut = len(cls.PREFIX)
+        named = {f.name[cut:]: f for f in cls.FIELDS if f.name.startswith(cls.PREFIX)}
+        cls.NAMED = {name: field for name, field in named.items() if not set(name) & set(".[")}
+        cls.REFUSED = {name: f for name, f in cls.NAMED.items() if f.status is Status.REFUSED}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_by_contract(cls, body: object) -> object:
+        if not isinstance(body, dict):
+            return body
+        for name, field in cls.REFUSED.items():
+            if not field.is_neutral(body.get(name)):
+                raise PydanticCustomError(
+                    UNSUPPORTED_PARAMETER,
+                    "'{param}' with this value is not supported here; leave it out. {note}",
+                    {"param": name, "note": field.note},
+                )
+        return {name: value for name, value in body.items() if name not in cls.REFUSED}
 
 
-class StreamOptions(WireModel):
-    """What a streamed answer carries besides its chunks."""
+def unknown_fields(piece: WireModel, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where `piece` and the pieces in it have fields that nobody knows."""
+    yield from ((*location, name) for name in piece.model_extra or ())
+    for name in type(piece).model_fields:
+        value = getattr(piece, name)
+        if isinstance(value, WireModel):
+            yield from unknown_fields(value, (*location, name))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, WireModel):
+                    yield from unknown_fields(item, (*location, name, index))
 
-    include_usage: StrictBool | None = Field(None, description="End with a chunk that tells the usage.")
-    include_obfuscation: StrictBool | None = Field(None, description="Accepted, without effect.")
+
+def invalid(param: str, message: str) -> PydanticCustomError:
+    """The complaint that `param` has a value, or stands beside another, that cannot be."""
+    return PydanticCustomError("invalid_value", "{message}", {"param": param, "message": message})
 
 
 def text_or_list(value: object) -> str | None:
@@ -126,80 +173,10 @@ def text_or_list(value: object) -> str | None:
 
 Stop = Annotated[
     Annotated[StopString, Tag("text")]
-    | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS), Tag("list")],
+    | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS, fail_fast=True), Tag("list")],
     Discriminator(
         text_or_list,
         custom_error_type="invalid_type",
         custom_error_message="Input should be a string or an array of strings",
     ),
 ]
-
-
-class GenerationBody(WireModel):
-    """The parameters that chat and plain completions share."""
-
-    UNBUILT: ClassVar[dict[str, tuple[object, ...]]] = {
-        "frequency_penalty": (None, 0, 0.0),
-        "presence_penalty": (None, 0, 0.0),
-        "logit_bias": (None, {}),
-    }
-
-    model: Text = Field(description="Id of the served model, as /v1/models lists it.")
-    n: Annotated[StrictInt, Field(ge=1, le=MAX_CHOICES)] | None = Field(
-        None, description="Choices for each prompt; 1 if left out."
-    )
-    stream: StrictBool | None = Field(None, description="Answer with server-sent events.")
-    stream_options: StreamOptions | None = Field(None, description="Only with stream.")
-    temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
-        None, description="0 always takes the most probable token; 1 if left out."
-    )
-    top_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(
-        None, description="Draw from the most probable tokens that make up this share; 1 if left out."
-    )
-    top_k: Annotated[StrictInt, Field(ge=-1, le=MAX_INT)] | None = Field(
-        None, description="Draw from this many most probable tokens; 0 or -1 means all (beyond OpenAI)."
-    )
-    max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = Field(
-        None, description="Most tokens of one choice."
-    )
-    stop: Stop | None = Field(None, description="One string, or up to four, before which a choice ends.")
-    seed: Annotated[StrictInt, Field(ge=MIN_SEED, le=MAX_SEED)] | None = Field(
-        None, description="The same seed and parameters give the same answer; random if left out."
-    )
-    ignore_eos: StrictBool | None = Field(
-        None, description="Go on past the model's end-of-sequence tokens (beyond OpenAI)."
-    )
-    return_token_ids: StrictBool | None = Field(
-        None, description="Add token_ids and prompt_token_ids to the answer (beyond OpenAI)."
-    )
-    user: Text | None = Field(None, description="Accepted, without effect.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_unbuilt(cls, body: object) -> object:
-        if not isinstance(body, dict):
-            return body
-        refused = next((name for name in cls.UNBUILT if not cls._is_neutral(name, body.get(name))), None)
-        if refused is not None:
-            raise PydanticCustomError(
-                UNSUPPORTED_PARAMETER,
-                "'{param}' with this value is not supported yet; leave it out",
-                {"param": refused},
-            )
-        return {
-            name: value for name, value in body.items() if name in cls.model_fields or name not in cls.UNBUILT
-        }
-
-    @classmethod
-    def _is_neutral(cls, name: str, value: object) -> bool:
-        return any(type(value) is type(neutral) and value == neutral for neutral in cls.UNBUILT[name])
-
-    @model_validator(mode="after")
-    def _check_stream_options(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError(
-                "invalid_value",
-                "'stream_options' is only allowed with 'stream': true",
-                {"param": "stream_options"},
-            )
-        return self

@@ -3,19 +3,18 @@
 This module knows nothing of the engine.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from openai.types import Completion, CompletionChoice
-from pydantic import Discriminator, Field, StrictInt, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from openai.types.completion_choice import Logprobs
+from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, model_validator
 
-from server.schemas.common import MAX_INT, UNSUPPORTED_PARAMETER, GenerationBody, Text
+from server.contract.fields import ContractField
+from server.contract.generation import COMPLETIONS
+from server.schemas.common import Text, invalid
+from server.schemas.generation import MAX_CHOICES, GenerationBody, LogprobCount, TokenIds
 
 MAX_PROMPTS = 128
-MAX_LOGPROBS = 5
-
-TokenId = Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
 def kind_of_prompt(value: object) -> str | None:
@@ -30,9 +29,9 @@ def kind_of_prompt(value: object) -> str | None:
 
 Prompt = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(max_length=MAX_PROMPTS), Tag("texts")]
+    | Annotated[list[Text], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("texts")]
     | Annotated[TokenIds, Tag("token_ids")]
-    | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS), Tag("token_id_lists")],
+    | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS, fail_fast=True), Tag("token_id_lists")],
     Discriminator(
         kind_of_prompt,
         custom_error_type="invalid_type",
@@ -45,27 +44,14 @@ Prompt = Annotated[
 class CompletionRequest(GenerationBody):
     """The body of POST /v1/completions."""
 
-    UNBUILT: ClassVar[dict[str, tuple[object, ...]]] = {
-        **GenerationBody.UNBUILT,
-        "best_of": (None, 1),
-        "echo": (None, False),
-        "suffix": (None, ""),
-    }
+    FIELDS: ClassVar[tuple[ContractField, ...]] = COMPLETIONS
 
-    prompt: Prompt = Field(description="One prompt or several, each as text or as token ids.")
-    logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
-        None, description="0 tells the log-probability of each chosen token; more are not supported yet."
-    )
-
-    @model_validator(mode="after")
-    def _check_logprobs(self) -> Self:
-        if self.logprobs:
-            raise PydanticCustomError(
-                UNSUPPORTED_PARAMETER,
-                "'logprobs' above 0 is not supported yet; 0 tells the chosen tokens' own",
-                {"param": "logprobs"},
-            )
-        return self
+    prompt: Prompt
+    logprobs: LogprobCount | None = None
+    echo: StrictBool | None = None
+    best_of: Annotated[StrictInt, Field(ge=1, le=MAX_CHOICES)] | None = None
+    suffix: Text | None = None
+    add_special_tokens: StrictBool | None = None
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
@@ -75,12 +61,59 @@ class CompletionRequest(GenerationBody):
             return [prompt]
         return [prompt] if isinstance(prompt[0], int) else prompt  # the first tells all
 
+    @property
+    def num_shown(self) -> int:
+        """Choices of one prompt in the answer."""
+        return self.n or 1
+
+    @property
+    def num_generated(self) -> int:
+        """Choices of one prompt that are generated; the best of them are shown."""
+        return self.best_of or self.num_shown
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the answer needs log-probabilities of the prompt, or nothing but the prompt."""
+        is_scored = bool(self.echo) and (self.logprobs is not None or self.max_tokens == 0)
+        return is_scored or self.prompt_logprobs is not None
+
+    @model_validator(mode="after")
+    def _check_best_of(self) -> Self:
+        if self.num_generated < self.num_shown:
+            raise invalid("best_of", f"'best_of' is {self.best_of}, below n, which is {self.n}")
+        if self.stream and self.num_generated > self.num_shown:
+            raise invalid("best_of", "'best_of' above n cannot be streamed: the best is known at the end")
+        return self
+
+    @model_validator(mode="after")
+    def _check_no_tokens(self) -> Self:
+        if self.max_tokens == 0 and not self.scores_prompt:
+            raise invalid(
+                "max_tokens", "'max_tokens' is 0, which needs echo or prompt_logprobs; it must be at least 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_suffix(self) -> Self:
+        if self.suffix and self.echo:
+            raise invalid("suffix", "'suffix' and 'echo' must not both be given")
+        return self
+
+
+class EchoedLogprobs(Logprobs):
+    """Log-probabilities that may begin with a prompt, whose first token has none."""
+
+    token_logprobs: list[float | None] | None = None  # type: ignore[assignment]  # null on the wire
+    top_logprobs: list[dict[str, float] | None] | None = None  # type: ignore[assignment]  # null on the wire
+
 
 class CompletionAnswerChoice(CompletionChoice):
-    """A choice of a whole answer; the id fields only where the request asked."""
+    """A choice of a whole answer; the added fields only where the request asked."""
 
+    logprobs: EchoedLogprobs | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
 
 
 class CompletionAnswer(Completion):

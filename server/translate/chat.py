@@ -9,43 +9,84 @@ from collections.abc import Sequence
 from openai.types.chat import ChatCompletionMessage, ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import ChoiceLogprobs
 
-from engine import Request, TokenEvent, TokenLogprob
-from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatCompletionRequest, ChatMessage
+from engine import ChatOptions, Request, RequestError, TokenEvent
+from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatCompletionRequest, ChatMessage, TemplateBody
 from server.translate.generation import (
     GatheredChoice,
     Tally,
     Ticket,
-    bounded_logprob,
     encode_json,
     sse_event,
-    to_sampling,
+    usage_member,
 )
+from server.translate.logprobs import chat_logprob, prompt_logprobs
+from server.translate.sampling import Encoder, Wanted, to_sampling
 
 
-def to_messages(body: ChatCompletionRequest) -> list[dict[str, object]]:
+def to_messages(messages: Sequence[ChatMessage]) -> list[dict[str, object]]:
     """The messages as chat templates know them: text only, and `developer` under its older name."""
-    return [_to_message(message) for message in body.messages]
+    return [_to_message(message) for message in messages]
+
+
+def to_chat_options(
+    body: TemplateBody, known: frozenset[str] | None, reasoning_effort: str | None = None
+) -> ChatOptions:
+    """How the messages become a prompt.
+
+    Raises RequestError for a variable that is not among `known`, those that the template reads;
+    None lets every variable pass.
+    """
+    variables: dict[str, object] = dict(body.chat_template_kwargs or {})
+    unread = sorted(set(variables) - known) if known is not None else []
+    if unread:
+        raise RequestError(
+            f"the model's chat template does not read {unread[0][:60]!r}; leave it out",
+            "chat_template_kwargs",
+        )
+    if reasoning_effort is not None:
+        if known is None or "reasoning_effort" in known:
+            variables["reasoning_effort"] = reasoning_effort
+        elif reasoning_effort != "none":
+            raise RequestError(
+                "'reasoning_effort' is not supported by this model: its chat template does not read it",
+                "reasoning_effort",
+            )
+    return ChatOptions(
+        add_generation_prompt=body.add_generation_prompt is not False,
+        continue_final_message=bool(body.continue_final_message),
+        add_special_tokens=bool(body.add_special_tokens),
+        variables=variables,
+    )
 
 
 def to_request(
-    body: ChatCompletionRequest, prompt_ids: Sequence[int], ticket: Ticket, *, max_context: int
+    body: ChatCompletionRequest,
+    prompt_ids: Sequence[int],
+    ticket: Ticket,
+    *,
+    max_context: int,
+    encoder: Encoder,
 ) -> Request:
     """The engine's request; without a limit in the body, an answer may fill the context.
 
     Raises RequestError for what only the engine's own types refuse.
     """
     left = max(1, max_context - len(prompt_ids))
+    wanted = Wanted(
+        max_tokens=body.max_completion_tokens or body.max_tokens or left,
+        seed=ticket.seed,
+        logprobs=bool(body.logprobs),
+        num_top_logprobs=body.top_logprobs or 0,
+        prompt_logprobs=body.prompt_logprobs,
+    )
     return Request(
         request_id=ticket.answer_id,
         prompt_ids=tuple(prompt_ids),
-        sampling=to_sampling(
-            body,
-            max_tokens=body.max_completion_tokens or body.max_tokens or left,
-            has_logprobs=bool(body.logprobs),
-            seed=ticket.seed,
-        ),
+        sampling=to_sampling(body, wanted, encoder),
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt or "",
     )
 
 
@@ -53,13 +94,15 @@ class ChatChunks:
     """Renders events as server-sent chunks: for each choice its role, its text, its end."""
 
     def __init__(self, body: ChatCompletionRequest, ticket: Ticket, prompt_ids: Sequence[int]) -> None:
-        self._has_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        self._body = body
+        self._has_usage = body.has_usage
+        self._has_running_usage = body.has_running_usage
         self._has_logprobs = bool(body.logprobs)
         self._has_token_ids = bool(body.return_token_ids)
         self._prompt_ids = list(prompt_ids)
         self._head = ticket.head("chat.completion.chunk")
         self._opening = f'{encode_json(self._head)[:-1]},"choices":['
-        self._closing = '],"usage":null}' if self._has_usage else "]}"
+        self._usage = ',"usage":null' if self._has_usage else ""
         self._tally = Tally([prompt_ids])
         self._begun: set[int] = set()
 
@@ -68,7 +111,11 @@ class ChatChunks:
         self._tally.count(event.choice, event)
         chunks = b""
         if event.choice not in self._begun:
-            chunks = self._begin(event.choice)
+            self._begun.add(event.choice)
+            begun = _choice(event.choice, {"role": "assistant", "content": "", "refusal": None}, None)
+            chunks = self._chunk(begun, self._of_prompt(event))
+        elif event.prompt_logprobs and self._body.prompt_logprobs is not None:
+            chunks = self._chunk(_choice(event.choice, {}, None), self._of_prompt(event))
         if event.text or (self._has_token_ids and event.token_ids) or (self._has_logprobs and event.logprobs):
             chunks += self._chunk(self._text(event))
         if event.finish_reason is not None:
@@ -82,33 +129,34 @@ class ChatChunks:
         usage = self._tally.usage().model_dump(exclude_unset=True)
         return sse_event(encode_json({**self._head, "choices": [], "usage": usage}))
 
-    def _begin(self, choice: int) -> bytes:
-        is_first = not self._begun
-        self._begun.add(choice)
-        begun = _choice(choice, {"role": "assistant", "content": "", "refusal": None}, None)
-        if not (is_first and self._has_token_ids):
-            return self._chunk(begun)
-        usage = {"usage": None} if self._has_usage else {}
-        return sse_event(
-            encode_json({**self._head, "choices": [begun], **usage, "prompt_token_ids": self._prompt_ids})
-        )
+    def _of_prompt(self, event: TokenEvent) -> str:
+        """What the answer's first chunks tell of the prompt, where asked for, as JSON text behind commas."""
+        told = ""
+        if self._has_token_ids and len(self._begun) == 1:
+            told += f',"prompt_token_ids":{encode_json(self._prompt_ids)}'
+        if self._body.prompt_logprobs is not None and event.prompt_logprobs:
+            scores = prompt_logprobs(event.prompt_logprobs, self._body.prompt_logprobs)
+            told += f',"prompt_logprobs":{encode_json(scores)}'
+        return told
 
     def _text(self, event: TokenEvent) -> dict[str, object]:
         choice = _choice(event.choice, {"content": event.text}, None)
         if self._has_logprobs:
-            choice["logprobs"] = {"content": [_logprob(token) for token in event.logprobs], "refusal": None}
+            choice["logprobs"] = {"content": list(map(chat_logprob, event.logprobs)), "refusal": None}
         if self._has_token_ids:
             choice["token_ids"] = list(event.token_ids)
         return choice
 
-    def _chunk(self, choice: dict[str, object]) -> bytes:
-        return sse_event(f"{self._opening}{encode_json(choice)}{self._closing}")
+    def _chunk(self, choice: dict[str, object], more: str = "") -> bytes:
+        usage = usage_member(self._tally) if self._has_running_usage else self._usage
+        return sse_event(f"{self._opening}{encode_json(choice)}]{usage}{more}}}")
 
 
 class ChatFold:
     """Gathers events into one whole answer."""
 
     def __init__(self, body: ChatCompletionRequest, ticket: Ticket, prompt_ids: Sequence[int]) -> None:
+        self._body = body
         self._has_logprobs = bool(body.logprobs)
         self._prompt_ids = list(prompt_ids) if body.return_token_ids else None
         self._ticket = ticket
@@ -133,6 +181,9 @@ class ChatFold:
         )
         if self._prompt_ids is not None:
             answer.prompt_token_ids = self._prompt_ids
+        if self._body.prompt_logprobs is not None:
+            scores = self._choices[0].prompt_logprobs
+            answer.prompt_logprobs = [*prompt_logprobs(scores, self._body.prompt_logprobs)]
         return answer.model_dump_json(exclude_unset=True)
 
     def _choice(self, index: int, gathered: GatheredChoice) -> ChatAnswerChoice:
@@ -140,7 +191,7 @@ class ChatFold:
         logprobs = None
         if self._has_logprobs:
             content = [
-                ChatCompletionTokenLogprob.model_validate(_logprob(token)) for token in gathered.logprobs
+                ChatCompletionTokenLogprob.model_validate(chat_logprob(token)) for token in gathered.logprobs
             ]
             logprobs = ChoiceLogprobs(content=content, refusal=None)
         choice = ChatAnswerChoice(
@@ -164,12 +215,3 @@ def _to_message(message: ChatMessage) -> dict[str, object]:
 
 def _choice(index: int, delta: dict[str, object], finish_reason: str | None) -> dict[str, object]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _logprob(token: TokenLogprob) -> dict[str, object]:
-    return {
-        "token": token.text,
-        "logprob": bounded_logprob(token.logprob),
-        "bytes": list(token.token_bytes),
-        "top_logprobs": [],
-    }

@@ -5,8 +5,7 @@ Pure functions and folds, without input or output.
 """
 
 from collections.abc import Sequence
-
-from openai.types.completion_choice import Logprobs
+from dataclasses import replace
 
 from engine import Request, TokenEvent, TokenLogprob
 from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
@@ -14,143 +13,223 @@ from server.translate.generation import (
     GatheredChoice,
     Tally,
     Ticket,
-    bounded_logprob,
     encode_json,
     sse_event,
     text_offsets,
-    to_sampling,
+    usage_member,
 )
+from server.translate.logprobs import completion_logprobs, prompt_logprobs
+from server.translate.prompt import Prompt
+from server.translate.sampling import Encoder, Wanted, to_sampling
 
 DEFAULT_MAX_TOKENS = 16  # what OpenAI documents for this endpoint
 
 
-def to_requests(body: CompletionRequest, prompts: Sequence[Sequence[int]], ticket: Ticket) -> list[Request]:
+def to_requests(
+    body: CompletionRequest, prompts: Sequence[Prompt], ticket: Ticket, encoder: Encoder
+) -> list[Request]:
     """The engine's requests, one for each prompt.
 
     Raises RequestError for what only the engine's own types refuse.
     """
-    sampling = to_sampling(
-        body,
-        max_tokens=body.max_tokens or DEFAULT_MAX_TOKENS,
-        has_logprobs=body.logprobs is not None,
+    wanted = Wanted(
+        max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         seed=ticket.seed,
+        logprobs=body.logprobs is not None or body.num_generated > body.num_shown,
+        num_top_logprobs=body.logprobs or 0,
+        prompt_logprobs=_scores_wanted(body),
     )
+    sampling = to_sampling(body, wanted, encoder)
     return [
         Request(
             request_id=f"{ticket.answer_id}-{index}",
-            prompt_ids=tuple(prompt_ids),
+            prompt_ids=prompt.token_ids,
             sampling=sampling,
-            num_choices=body.n or 1,
+            num_choices=body.num_generated,
             arrival_s=ticket.created_s,
+            priority=body.priority or 0,
+            cache_salt=body.cache_salt or "",
         )
-        for index, prompt_ids in enumerate(prompts)
+        for index, prompt in enumerate(prompts)
     ]
 
 
-class CompletionChunks:
-    """Renders events as server-sent chunks."""
+class ShownChoices:
+    """How a body wants the parts of a choice shown: what is repeated of the prompt, and what is told besides."""
 
-    def __init__(self, body: CompletionRequest, ticket: Ticket, prompts: Sequence[Sequence[int]]) -> None:
-        self._num_choices = body.n or 1
-        self._has_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    def __init__(self, body: CompletionRequest) -> None:
+        self._body = body
         self._has_logprobs = body.logprobs is not None
-        self._has_token_ids = bool(body.return_token_ids)
+        self._num_top = body.logprobs or 0
+
+    def text(self, prompt: Prompt, text: str, *, is_first: bool) -> str:
+        """The text of a part, behind the prompt's in the choice's first."""
+        return prompt.text + text if self._body.echo and is_first else text
+
+    def logprobs(
+        self,
+        prompt: Prompt,
+        of_prompt: Sequence[TokenLogprob | None],
+        tokens: Sequence[TokenLogprob],
+        offsets: Sequence[int],
+    ) -> dict[str, object] | None:
+        """The log-probabilities of a part; `of_prompt` those of the prompt before it, in the first part only."""
+        if not self._has_logprobs:
+            return None
+        if not self._body.echo:
+            return completion_logprobs(tokens, offsets, num_top=self._num_top)
+        places = [len(prompt.text) + offset for offset in offsets]
+        if of_prompt:
+            places = [*prompt.text_offsets, *places]
+        both = (*of_prompt, *tokens)
+        return completion_logprobs(both, places, opening=prompt.opening, num_top=self._num_top)
+
+    def extras(
+        self,
+        prompt: Prompt,
+        of_prompt: Sequence[TokenLogprob | None],
+        token_ids: Sequence[int],
+        *,
+        is_first: bool,
+    ) -> dict[str, object]:
+        """The fields beyond OpenAI's, where the body asked for them."""
+        told: dict[str, object] = {}
+        if self._body.return_token_ids:
+            told["token_ids"] = list(token_ids)
+            if is_first:
+                told["prompt_token_ids"] = list(prompt.token_ids)
+        if self._body.prompt_logprobs is not None and is_first:
+            told["prompt_logprobs"] = prompt_logprobs(of_prompt, self._body.prompt_logprobs)
+        return told
+
+
+class CompletionChunks:
+    """Renders events as server-sent chunks.
+
+    Scores of a prompt come with its first choice's first event; until then the others' wait.
+    """
+
+    def __init__(self, body: CompletionRequest, ticket: Ticket, prompts: Sequence[Prompt]) -> None:
+        self._body = body
+        self._shown = ShownChoices(body)
         self._prompts = prompts
         self._head = ticket.head("text_completion")
         self._opening = f'{encode_json(self._head)[:-1]},"choices":['
-        self._closing = '],"usage":null}' if self._has_usage else "]}"
-        self._tally = Tally(prompts)
+        self._usage = ',"usage":null' if body.has_usage else ""
+        self._tally = Tally([prompt.token_ids for prompt in prompts])
         self._num_chars: dict[int, int] = {}
+        self._scores: dict[int, tuple[TokenLogprob | None, ...]] = {}
+        self._waiting: dict[int, list[TokenEvent]] = {}
 
     def add(self, prompt_index: int, event: TokenEvent) -> bytes:
-        """The chunk of one event; none for text that is still held back."""
-        index = prompt_index * self._num_choices + event.choice
-        self._tally.count(index, event)
-        has_ids = self._has_token_ids and bool(event.token_ids)
-        has_logprobs = self._has_logprobs and bool(event.logprobs)
-        if not (event.text or has_ids or has_logprobs or event.finish_reason):
+        """The chunks of one event; none for text that is still held back."""
+        if not self._body.scores_prompt or prompt_index in self._scores:
+            return self._chunk(prompt_index, event)
+        if not event.prompt_logprobs and event.choice:
+            self._waiting.setdefault(prompt_index, []).append(event)
             return b""
-        chunk = encode_json(self._choice(prompt_index, index, event))
-        return sse_event(f"{self._opening}{chunk}{self._closing}")
+        self._scores[prompt_index] = event.prompt_logprobs
+        waited = self._waiting.pop(prompt_index, [])
+        return b"".join(self._chunk(prompt_index, one) for one in (event, *waited))
 
     def end(self) -> bytes:
         """The usage, where the request asked for it."""
-        if not self._has_usage:
+        if not self._body.has_usage:
             return b""
         usage = self._tally.usage().model_dump(exclude_unset=True)
         return sse_event(encode_json({**self._head, "choices": [], "usage": usage}))
 
+    def _chunk(self, prompt_index: int, event: TokenEvent) -> bytes:
+        index = prompt_index * self._body.num_shown + event.choice
+        self._tally.count(index, event)
+        is_first = index not in self._num_chars
+        has_ids = self._body.return_token_ids and bool(event.token_ids)
+        has_logprobs = self._body.logprobs is not None and bool(event.logprobs)
+        is_told = event.text or has_ids or has_logprobs or event.finish_reason
+        if not (is_told or (is_first and self._body.scores_prompt)):
+            return b""
+        chunk = encode_json(self._choice(prompt_index, index, event))
+        usage = usage_member(self._tally) if self._body.has_running_usage else self._usage
+        return sse_event(f"{self._opening}{chunk}]{usage}}}")
+
     def _choice(self, prompt_index: int, index: int, event: TokenEvent) -> dict[str, object]:
-        start = self._num_chars.get(index)
-        self._num_chars[index] = (start or 0) + len(event.text)
-        logprobs = None
-        if self._has_logprobs:
-            logprobs = _logprobs(event.logprobs, text_offsets(event, start or 0))
-        choice: dict[str, object] = {
+        is_first = index not in self._num_chars
+        start = self._num_chars.get(index, 0)
+        self._num_chars[index] = start + len(event.text)
+        prompt = self._prompts[prompt_index]
+        of_prompt = self._scores.get(prompt_index, ()) if is_first else ()
+        offsets = text_offsets(event, start)
+        return {
             "index": index,
-            "text": event.text,
-            "logprobs": logprobs,
+            "text": self._shown.text(prompt, event.text, is_first=is_first),
+            "logprobs": self._shown.logprobs(prompt, of_prompt, event.logprobs, offsets),
             "finish_reason": None if event.finish_reason is None else event.finish_reason.value,
+            **self._shown.extras(prompt, of_prompt, event.token_ids, is_first=is_first),
         }
-        if self._has_token_ids:
-            choice["token_ids"] = list(event.token_ids)
-            if start is None:
-                choice["prompt_token_ids"] = list(self._prompts[prompt_index])
-        return choice
 
 
 class CompletionFold:
-    """Gathers events into one whole answer."""
+    """Gathers events into one whole answer, and keeps the best of what was generated."""
 
-    def __init__(self, body: CompletionRequest, ticket: Ticket, prompts: Sequence[Sequence[int]]) -> None:
-        self._num_choices = body.n or 1
-        self._has_logprobs = body.logprobs is not None
-        self._has_token_ids = bool(body.return_token_ids)
+    def __init__(self, body: CompletionRequest, ticket: Ticket, prompts: Sequence[Prompt]) -> None:
+        self._body = body
+        self._shown = ShownChoices(body)
         self._ticket = ticket
         self._prompts = prompts
-        self._tally = Tally(prompts)
-        self._choices = [GatheredChoice() for _ in range(len(prompts) * self._num_choices)]
+        self._tally = Tally([prompt.token_ids for prompt in prompts])
+        self._gathered = [[GatheredChoice() for _ in range(body.num_generated)] for _ in prompts]
 
     def add(self, prompt_index: int, event: TokenEvent) -> None:
         """Take the next event."""
-        index = prompt_index * self._num_choices + event.choice
-        self._tally.count(index, event)
-        self._choices[index].add(event)
+        self._tally.count(prompt_index * self._body.num_generated + event.choice, event)
+        self._gathered[prompt_index][event.choice].add(event)
 
     def to_json(self) -> str:
         """The answer's body; every choice must have ended."""
+        choices = [
+            self._choice(prompt_index, replace(choice, prompt_logprobs=gathered[0].prompt_logprobs))
+            for prompt_index, gathered in enumerate(self._gathered)
+            for choice in self._best(gathered)
+        ]
+        for index, choice in enumerate(choices):
+            choice.index = index
         answer = CompletionAnswer(
             id=self._ticket.answer_id,
             object="text_completion",
             created=int(self._ticket.created_s),
             model=self._ticket.model_id,
             system_fingerprint=self._ticket.fingerprint,
-            choices=[self._choice(index, choice) for index, choice in enumerate(self._choices)],
+            choices=choices,
             usage=self._tally.usage(),
         )
         return answer.model_dump_json(exclude_unset=True)
 
-    def _choice(self, index: int, gathered: GatheredChoice) -> CompletionAnswerChoice:
+    def _best(self, gathered: Sequence[GatheredChoice]) -> Sequence[GatheredChoice]:
+        """As many as are shown, of highest mean log-probability; all of them in their own order."""
+        if len(gathered) == self._body.num_shown:
+            return gathered
+        return sorted(gathered, key=GatheredChoice.mean_logprob, reverse=True)[: self._body.num_shown]
+
+    def _choice(self, prompt_index: int, gathered: GatheredChoice) -> CompletionAnswerChoice:
         assert gathered.finish_reason is not None
-        logprobs = None
-        if self._has_logprobs:
-            logprobs = Logprobs.model_validate(_logprobs(gathered.logprobs, gathered.text_offsets))
-        choice = CompletionAnswerChoice(
-            index=index,
-            text=gathered.text,
-            logprobs=logprobs,
-            finish_reason=gathered.finish_reason.value,
+        prompt = self._prompts[prompt_index]
+        told = self._shown.logprobs(
+            prompt, gathered.prompt_logprobs, gathered.logprobs, gathered.text_offsets
         )
-        if self._has_token_ids:
-            choice.token_ids = gathered.token_ids
-            choice.prompt_token_ids = list(self._prompts[index // self._num_choices])
-        return choice
+        extras = self._shown.extras(prompt, gathered.prompt_logprobs, gathered.token_ids, is_first=True)
+        return CompletionAnswerChoice.model_validate(
+            {
+                "index": 0,
+                "text": self._shown.text(prompt, gathered.text, is_first=True),
+                "logprobs": told,
+                "finish_reason": gathered.finish_reason.value,
+                **extras,
+            }
+        )
 
 
-def _logprobs(tokens: Sequence[TokenLogprob], offsets: list[int]) -> dict[str, object]:
-    return {
-        "tokens": [token.text for token in tokens],
-        "token_logprobs": [bounded_logprob(token.logprob) for token in tokens],
-        "top_logprobs": None,
-        "text_offset": offsets,
-    }
+def _scores_wanted(body: CompletionRequest) -> int | None:
+    """Alternatives to each token of the prompt, as many as anything in the answer shows; None: no scores."""
+    if not body.scores_prompt:
+        return None
+    return max(body.prompt_logprobs or 0, (body.logprobs or 0) if body.echo else 0)

@@ -1,4 +1,4 @@
-"""What both endpoints' translations share: sampling parameters, counts, and JSON written fast.
+"""What both endpoints' translations share: the answer's identity, counts, and JSON written fast.
 
 Pure: no clock, no randomness, no input or output; what varies comes in a `Ticket`.
 """
@@ -6,15 +6,13 @@ Pure: no clock, no randomness, no input or output; what varies comes in a `Ticke
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
+from statistics import fmean
 
 from openai.types import CompletionUsage
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
-from engine import FinishReason, SamplingParams, TokenEvent, TokenLogprob
-from server.schemas.common import GenerationBody
-
-LEAST_LOGPROB = -9999.0  # what OpenAI tells for a token that has next to no probability; JSON has no infinity
-LEAST_TOP_P = 1e-9  # top_p 0 is valid on the wire, and means the most probable token alone
-SEED_RANGE = 1 << 64
+from engine import FinishReason, TokenEvent, TokenLogprob
 
 # ASCII only: some clients take U+2028 or U+0085 inside an event for the end of its line.
 encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
@@ -54,6 +52,7 @@ class GatheredChoice:
     text_offsets: list[int] = field(default_factory=list)
     num_chars: int = 0
     finish_reason: FinishReason | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
 
     def add(self, event: TokenEvent) -> None:
         """Take the next event of this choice."""
@@ -63,6 +62,11 @@ class GatheredChoice:
         self.text_offsets.extend(text_offsets(event, self.num_chars))
         self.num_chars += len(event.text)
         self.finish_reason = event.finish_reason or self.finish_reason
+        self.prompt_logprobs = self.prompt_logprobs or event.prompt_logprobs
+
+    def mean_logprob(self) -> float:
+        """How probable the choice is, for each of its tokens; that of no tokens is the least."""
+        return fmean(token.logprob for token in self.logprobs) if self.logprobs else -inf
 
     @property
     def text(self) -> str:
@@ -76,33 +80,44 @@ class Tally:
     def __init__(self, prompts: Sequence[Sequence[int]]) -> None:
         self._num_prompt_tokens = sum(map(len, prompts))
         self._num_output_tokens: dict[int, int] = {}
+        self._num_cached_tokens: dict[int, int] = {}
 
     def count(self, index: int, event: TokenEvent) -> None:
         """Take the count that the newest event of the choice `index` carries."""
         self._num_output_tokens[index] = event.num_output_tokens
+        if event.choice == 0:
+            self._num_cached_tokens[index] = event.num_cached_tokens
+
+    def counts(self) -> tuple[int, int]:
+        """Tokens of the prompts, and tokens generated so far."""
+        return self._num_prompt_tokens, sum(self._num_output_tokens.values())
 
     def usage(self) -> CompletionUsage:
         """The counts, as the wire shows them."""
-        num_output_tokens = sum(self._num_output_tokens.values())
+        num_prompt_tokens, num_output_tokens = self.counts()
         return CompletionUsage(
-            prompt_tokens=self._num_prompt_tokens,
+            prompt_tokens=num_prompt_tokens,
             completion_tokens=num_output_tokens,
-            total_tokens=self._num_prompt_tokens + num_output_tokens,
+            total_tokens=num_prompt_tokens + num_output_tokens,
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=sum(self._num_cached_tokens.values()), audio_tokens=0
+            ),
+            completion_tokens_details=CompletionTokensDetails(
+                reasoning_tokens=0,
+                audio_tokens=0,
+                accepted_prediction_tokens=0,
+                rejected_prediction_tokens=0,
+            ),
         )
 
 
-def to_sampling(body: GenerationBody, *, max_tokens: int, has_logprobs: bool, seed: int) -> SamplingParams:
-    """The engine's parameters; `max_tokens` and `seed` are what the endpoint made of the body's."""
-    stop = () if body.stop is None else (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
-    return SamplingParams(
-        max_tokens=max_tokens,
-        seed=(seed if body.seed is None else body.seed) % SEED_RANGE,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else max(body.top_p, LEAST_TOP_P),
-        top_k=max(body.top_k or 0, 0),
-        stop=stop,
-        ignore_eos=bool(body.ignore_eos),
-        logprobs=has_logprobs,
+def usage_member(tally: Tally) -> str:
+    """The member `usage` of a chunk, with the counts so far, as JSON text behind a comma."""
+    num_prompt_tokens, num_output_tokens = tally.counts()
+    total = num_prompt_tokens + num_output_tokens
+    return (
+        f',"usage":{{"prompt_tokens":{num_prompt_tokens},"completion_tokens":{num_output_tokens},'
+        f'"total_tokens":{total}}}'
     )
 
 
@@ -116,11 +131,6 @@ def text_offsets(event: TokenEvent, start: int) -> list[int]:
         offsets.append(min(here, end))
         here += len(token.text)
     return offsets
-
-
-def bounded_logprob(logprob: float) -> float:
-    """`logprob`, or the least that the wire tells."""
-    return max(logprob, LEAST_LOGPROB)
 
 
 def sse_event(payload: str) -> bytes:

@@ -67,6 +67,7 @@ ENGINE = {
     "wheel_model": _both(0, "errors"),
     "config": _both(0, "errors"),
     "errors": _both(0),
+    "token_scores": _both(0),
     "logs": _both(0),
     "clock": _front(0),
 }
@@ -77,6 +78,7 @@ SERVER = {
     "app": _front(5, "routes"),
     "routes": _front(5),
     "answering": _front(4),
+    "prompting": _front(4),
     "dependencies": _front(3),
     "terminal": _front(3),
     "companion": _front(3),
@@ -85,8 +87,10 @@ SERVER = {
     "middleware": _front(2),
     "errors": _front(1),
     "streams": _front(1),
-    "settings": _front(0),
-    "schemas": _front(0),
+    "settings": _front(0, "keys"),
+    "keys": _front(0),
+    "schemas": _front(0, "contract"),
+    "contract": _front(0),
 }
 
 PLACES = {f"engine.{unit}": place for unit, place in ENGINE.items()} | {

@@ -262,7 +262,7 @@ def test_text_becomes_ids_and_back():
     async def act(engine: Engine) -> object:
         ids = await engine.encode("héllo")
         chat = await engine.render_chat([{"role": "user", "content": "hi"}])
-        return ids, engine.decode(ids), engine.decode(chat)
+        return ids, engine.decode(ids), engine.decode(chat.token_ids)
 
     assert play(new_engine(), act) == (tuple("héllo".encode()), "héllo", "user:hi\n")
 

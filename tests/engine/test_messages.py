@@ -27,6 +27,7 @@ from engine.messages import (
 )
 from engine.request import FinishReason
 from tests.support.new_request import new_request
+from tests.support.some_scores import some_scores
 
 LOAD = Load(num_running=1, num_waiting=2, num_free_blocks=3, num_steps=4)
 CARD = ModelCard(
@@ -59,6 +60,11 @@ EVERY_MESSAGE = [
         num_tokens=(1, 2),
         token_ids=(17, 5, 6),
         logprobs=(-0.5,),
+        ranks=(2,),
+        num_top=(1, 0),
+        top_ids=(8,),
+        top_logprobs=(-0.25,),
+        prompt_scores=((4, some_scores(-1.0, -2.0)),),
         finish_reasons=(None, FinishReason.STOP),
         failures=((3, StepError("boom")),),
         load=LOAD,

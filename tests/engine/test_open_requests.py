@@ -8,10 +8,11 @@ import pytest
 from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, Updates
 from engine.open_requests import OpenRequest
-from engine.request import FinishReason
+from engine.request import FinishReason, Request, SamplingParams
 from engine.stream import TokenEvent
 from tests.support.new_request import new_request
 from tests.support.request_world import World
+from tests.support.some_scores import some_scores
 
 STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
 
@@ -213,6 +214,81 @@ def test_log_probabilities_go_to_those_that_asked_although_others_are_forgotten(
     (without,), (asked,) = in_loop(act)
     assert without.logprobs == ()
     assert [(entry.text, entry.logprob) for entry in asked.logprobs] == [("p", -3.0), ("q", -4.0)]
+
+
+def test_alternatives_are_cut_by_rows_although_some_have_none_and_some_are_forgotten():
+    async def act(world: World) -> object:
+        forgotten, without, asked = [
+            world.open(_scoring(request_id, num_top_logprobs=num_top))
+            for request_id, num_top in (("a", 2), ("b", 0), ("c", 1))
+        ]
+        await forgotten.stream.aclose()
+        opened = (forgotten, without, asked)
+        world.requests.hear(
+            Updates(
+                sequence_ids=tuple(each.first_sequence_id for each in opened),
+                num_tokens=(1, 1, 2),
+                token_ids=(97, 98, 99, 100),
+                logprobs=(-1.0, -2.0, -3.0, -4.0),
+                ranks=(1, 2, 3, 4),
+                num_top=(2, 0, 1),
+                top_ids=(97, 98, 101, 102),
+                top_logprobs=(-1.0, -1.5, -0.5, -0.25),
+                finish_reasons=(STOP, STOP, STOP),
+            )
+        )
+        return await rest(without), await rest(asked)
+
+    (without,), (asked,) = in_loop(act)
+    assert [(entry.rank, entry.top) for entry in without.logprobs] == [(2, ())]
+    found = [
+        (entry.text, entry.rank, [(top.text, top.logprob) for top in entry.top]) for entry in asked.logprobs
+    ]
+    assert found == [("c", 3, [("e", -0.5)]), ("d", 4, [("f", -0.25)])]
+
+
+def test_prompt_scores_gather_until_the_first_event_of_choice_0():
+    async def act(world: World) -> object:
+        opened = world.open(_scoring("a", prompt_ids=(97, 98, 99, 100), prompt_logprobs=1))
+        first = opened.first_sequence_id
+        for scores in ((-1.0, -2.0), (-3.0,)):
+            told = ((first, some_scores(*scores)),)
+            world.requests.hear(
+                Updates(sequence_ids=(first,), num_tokens=(0,), finish_reasons=(None,), prompt_scores=told)
+            )
+        world.hear((first + 1, "x", None), (first, "y", None), logprobs=(-0.5, -0.25))
+        early = [await anext(opened.stream), await anext(opened.stream)]
+        world.hear((first, "", STOP), (first + 1, "", STOP))
+        return early, await rest(opened)
+
+    (other, own), later = in_loop(act)
+    first, *others = own.prompt_logprobs
+    assert first is None
+    assert [(entry.text, entry.logprob) for entry in others] == [("b", -1.0), ("c", -2.0), ("d", -3.0)]
+    assert other.prompt_logprobs == ()
+    assert all(event.prompt_logprobs == () for event in later)
+
+
+def test_scoring_alone_is_one_event_with_the_scores_of_the_prompt():
+    async def act(world: World) -> object:
+        opened = world.open(_scoring("a", prompt_ids=(97,), num_choices=1, prompt_logprobs=0, max_tokens=0))
+        world.hear((opened.first_sequence_id, "", LENGTH))
+        return await rest(opened)
+
+    (event,) = in_loop(act)
+    assert (event.prompt_logprobs, event.token_ids, event.finish_reason) == ((None,), (), LENGTH)
+
+
+def _scoring(
+    request_id: str, *, prompt_ids: tuple[int, ...] = (1,), num_choices: int = 2, **sampling: object
+) -> Request:
+    params = {"max_tokens": 9, "seed": 0, "logprobs": True, **sampling}
+    return Request(
+        request_id=request_id,
+        prompt_ids=prompt_ids,
+        sampling=SamplingParams(**params),
+        num_choices=1 if "num_top_logprobs" in sampling else num_choices,
+    )
 
 
 def test_sequence_ids_grow_and_those_of_one_request_are_consecutive_and_its_own():

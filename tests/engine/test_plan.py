@@ -2,6 +2,8 @@ import pickle
 
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan, StepResult
 from engine.request import SamplingParams
+from engine.token_scores import NO_SCORES
+from tests.support.some_scores import some_scores
 
 TABLE = ChunkTable(first_block=2, block_ids=(7, 3))
 CHUNK = Chunk(
@@ -10,7 +12,9 @@ CHUNK = Chunk(
     stop=43,
     token_ids=(1, 2, 3),
     tables=(TABLE,),
-    draw=Draw(sampling=SamplingParams(max_tokens=4, seed=9), choice=1),
+    draw=Draw(
+        sampling=SamplingParams(max_tokens=4, seed=9), choice=1, banned_ids=(2,), history=(1, 2), num_prompt=1
+    ),
     score_from=41,
 )
 LOOKING_AHEAD = Chunk(sequence_id=6, start=10, stop=11, token_ids=(), tables=(TABLE,), takes_last_draw=True)
@@ -23,7 +27,11 @@ def test_a_plan_survives_pickling_and_compares_equal():
 
 
 def test_a_result_survives_pickling_and_compares_equal():
-    result = StepResult(token_ids=((4,), (), (5, 6)), logprobs=((-0.5,), (), ()), scores=((), (-1.0,), ()))
+    result = StepResult(
+        token_ids=((4,), (), (5, 6)),
+        logprobs=(some_scores(-0.5), NO_SCORES, NO_SCORES),
+        scores=(NO_SCORES, some_scores(-1.0), NO_SCORES),
+    )
 
     assert pickle.loads(pickle.dumps(result)) == result
 

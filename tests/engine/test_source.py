@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import CheckpointError, ConfigError
-from engine.source import DEMO_MODEL, ModelSource, default_cache_dir, fetch_demo_model, resolve
+from engine.source import DEMO_MODEL, ModelSource, fetch_demo_model, resolve
 from tests.support.hub import loopback_hub
 
 ROOT = Path(__file__).parents[2]
@@ -177,18 +177,6 @@ def test_a_hub_that_cannot_be_reached_leaves_the_other_ways(tmp_path: Path) -> N
 
     assert said.startswith("ConfigError 'org/safe' is no folder here, and could not be fetched from the hub")
     assert "a .gguf file" in said
-
-
-@pytest.mark.parametrize(
-    ("xdg_cache_home", "expected"),
-    [
-        ("", "/home/me/.cache/ringserve"),
-        ("/big/disk", "/big/disk/ringserve"),
-        ("rel", "/home/me/.cache/ringserve"),
-    ],
-)
-def test_the_cache_folder_is_the_users(xdg_cache_home: str, expected: str) -> None:
-    assert default_cache_dir(xdg_cache_home, Path("/home/me")) == Path(expected)
 
 
 @pytest.mark.demo_model

@@ -6,7 +6,7 @@ import pytest
 from engine.errors import EngineCrashedError
 from engine.request import FinishReason
 from engine.stream import TokenEvent, TokenStream
-from engine.text.detokenizer import TokenLogprob
+from engine.text.token_logprob import TokenLogprob
 from tests.support.new_request import new_request
 
 

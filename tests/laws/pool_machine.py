@@ -17,6 +17,7 @@ from tests.support.fake_runner import FakeRunner, expected_tokens
 from tests.support.specs import small_layout
 
 MAX_CONTEXT = 48
+HABITS = ({}, {"presence_penalty": 0.5}, {"dry_multiplier": 1.0, "dry_range": 4}, {"prompt_logprobs": 1})
 WINDOWS = st.sampled_from([(None,), (1,), (3,), (5,), (8,), (None, 6), (7, 2, 2, 7)])
 
 
@@ -31,9 +32,18 @@ class PoolMachine(RuleBasedStateMachine):
         spare_budget=st.integers(0, 8),
         spare_blocks=st.sampled_from([0, 0, 0, 1, 3, 12]),
         steps_in_flight=st.integers(1, 2),
+        has_prefix_cache=st.booleans(),
     )
     def start(
-        self, windows, block_size, max_chunk_tokens, max_running, spare_budget, spare_blocks, steps_in_flight
+        self,
+        windows,
+        block_size,
+        max_chunk_tokens,
+        max_running,
+        spare_budget,
+        spare_blocks,
+        steps_in_flight,
+        has_prefix_cache,
     ):
         dials = {"block_size": block_size, "max_chunk_tokens": max_chunk_tokens, "max_context": MAX_CONTEXT}
         roomy = small_layout(*windows, num_blocks=1000, **dials)
@@ -47,12 +57,14 @@ class PoolMachine(RuleBasedStateMachine):
             max_running=max_running,
             steps_in_flight=steps_in_flight,
         )
+        self.has_prefix_cache = has_prefix_cache
         self.max_chunk_tokens = max_chunk_tokens
         self.steps_in_flight = steps_in_flight
         self.scheduler = Scheduler(config, self.pool, frozenset({0}))
         self.runner = FakeRunner(self.layout)
         self.sequences: dict[int, Sequence] = {}
         self.outputs: dict[int, list[int]] = {}
+        self.scores: dict[int, list[float]] = {}
         self.ended: dict[int, FinishReason | str] = {}
         self.handles = []
         self.next_id = 0
@@ -62,19 +74,26 @@ class PoolMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 12),
         n=st.integers(1, 3),
         salt=st.integers(1, 3),
+        priority=st.integers(-1, 1),
+        habits=st.sampled_from(HABITS),
     )
-    def add(self, prompt_length, max_tokens, n, salt):
+    def add(self, prompt_length, max_tokens, n, salt, priority, habits):
         max_tokens = min(max_tokens, MAX_CONTEXT - prompt_length)
+        if "prompt_logprobs" in habits and max_tokens % 2:
+            max_tokens = 0
         request = Request(
             request_id=f"r{self.next_id}",
             prompt_ids=tuple((salt * i) % 31 + 1 for i in range(prompt_length)),
-            sampling=SamplingParams(max_tokens=max_tokens, seed=0),
+            sampling=SamplingParams(max_tokens=max_tokens, seed=0, **habits),
             num_choices=n,
+            priority=priority,
         )
-        made = make_sequences(request, self.next_id, [self.layout.new_tables() for _ in range(n)])
+        tables = [self.layout.new_tables() for _ in range(n)]
+        made = make_sequences(request, self.next_id, tables, has_prefix_cache=self.has_prefix_cache)
         for sequence in made:
             self.sequences[sequence.sequence_id] = sequence
             self.outputs[sequence.sequence_id] = []
+            self.scores[sequence.sequence_id] = []
             self.runner.expect(sequence.sequence_id, request.prompt_ids)
         self.next_id += n
         self.scheduler.add(made)
@@ -124,7 +143,14 @@ class PoolMachine(RuleBasedStateMachine):
             self.scheduler.finish(sequence.request.request_id, sequence.choice)
         self.ended.setdefault(sequence.sequence_id, "finished")
 
+    @rule()
+    def forget_cached(self):
+        self.pool.forget_cached()
+        assert self.pool.num_evictable_blocks == 0
+
     def note(self, updates: Updates) -> None:
+        for sequence_id, scores in updates.prompt_scores:
+            self.scores[sequence_id] += scores.logprobs
         tokens = iter(updates.token_ids)
         for sequence_id, count, reason in zip(
             updates.sequence_ids, updates.num_tokens, updates.finish_reasons, strict=True
@@ -181,7 +207,24 @@ class PoolMachine(RuleBasedStateMachine):
             reason = self.ended.get(sequence_id)
             if isinstance(reason, FinishReason):
                 assert tuple(output) == expected
-                assert reason == (FinishReason.STOP if expected[-1] == 0 else FinishReason.LENGTH)
+                assert reason == (FinishReason.STOP if expected[-1:] == (0,) else FinishReason.LENGTH)
+
+    @invariant()
+    def a_scored_prompt_is_told_once_in_order(self):
+        for sequence_id, scores in self.scores.items() if hasattr(self, "scores") else ():
+            sequence = self.sequences[sequence_id]
+            told = [-score for score in scores]
+            asks = sequence.request.sampling.prompt_logprobs is not None and sequence.choice == 0
+            expected = sequence.request.prompt_ids[1:] if asks else ()
+            assert told == list(expected[: len(told)])
+            if isinstance(self.ended.get(sequence_id), FinishReason) or self.outputs[sequence_id]:
+                assert told == list(expected)
+
+    @invariant()
+    def queues_are_in_order_of_priority_and_arrival(self):
+        for queue in (self.scheduler._waiting, self.scheduler._running) if hasattr(self, "scheduler") else ():
+            places = [(sequence.request.priority, sequence.sequence_id) for sequence in queue]
+            assert places == sorted(places)
 
     def teardown(self):
         """Whatever is left can run to its end, and then all blocks are free."""

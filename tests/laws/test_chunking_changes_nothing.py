@@ -1,4 +1,5 @@
-"""Law 4: the same request gives the same tokens, whatever the chunks, the neighbours and preemptions.
+"""Law 4: the same request gives the same tokens, whatever the chunks, the neighbours, preemptions and
+what is cached.
 
 In float64, where rounding cannot decide a tie.
 """
@@ -48,8 +49,9 @@ def _request(request_id, prompt, temperature):
     max_running=st.integers(1, 6),
     num_spare_blocks=st.integers(0, 10),
     steps_in_flight=st.integers(1, 2),
+    has_prefix_cache=st.booleans(),
 )
-def test_chunks_neighbours_and_preemptions_change_no_token(
+def test_chunks_neighbours_preemptions_and_cached_prefixes_change_no_token(
     checkpoint,
     alone,
     picks,
@@ -59,13 +61,18 @@ def test_chunks_neighbours_and_preemptions_change_no_token(
     max_running,
     num_spare_blocks,
     steps_in_flight,
+    has_prefix_cache,
 ):
     block_bytes = block_size * TOKEN_BYTES
     longest = -(-(max(map(len, PROMPTS)) + MAX_TOKENS) // block_size) + 1
     with threaded_engine(
         checkpoint,
         model={"max_context": max(map(len, PROMPTS)) + MAX_TOKENS},
-        cache={"block_size": block_size, "kv_cache_bytes": (longest + num_spare_blocks) * block_bytes},
+        cache={
+            "block_size": block_size,
+            "kv_cache_bytes": (longest + num_spare_blocks) * block_bytes,
+            "has_prefix_cache": has_prefix_cache,
+        },
         scheduling={
             "max_step_tokens": max_running + spare_budget,
             "max_chunk_tokens": max_chunk_tokens,

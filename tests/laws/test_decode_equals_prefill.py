@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from engine.plan import Chunk, StepPlan
 from tests.support.threaded_engine import threaded_engine, tiny_request
 from tests.support.tiny_model import write_tiny_checkpoint
 
@@ -17,25 +16,29 @@ def test_generation_reports_the_log_probabilities_of_scoring(tmp_path, window, t
     request = tiny_request("r", PROMPT, max_tokens=30, temperature=temperature, logprobs=True)
     with threaded_engine(checkpoint, scheduling={"max_chunk_tokens": 64, "max_step_tokens": 64}) as engine:
         ((output,),) = engine.run(request)
-        scores = _score(engine.built, PROMPT + tuple(output.token_ids), len(PROMPT))
+        whole = PROMPT + tuple(output.token_ids)
+        ((scored,),) = engine.run(tiny_request("s", whole, max_tokens=0, prompt_logprobs=0))
 
-    assert len(output.logprobs) == 30
-    assert torch.allclose(torch.tensor(scores), torch.tensor(output.logprobs), atol=1e-9)
+    told = torch.tensor(scored.prompt_logprobs[len(PROMPT) - 1 :])
+    assert scored.token_ids == []
+    assert len(output.logprobs) == len(told) == 30
+    assert torch.allclose(told, torch.tensor(output.logprobs), atol=1e-9)
 
 
-def _score(built, token_ids, num_prompt):
-    """Log-probabilities of all tokens behind the prompt, computed in one chunk by the same runner."""
-    tables = built.pool.layout.new_tables()
-    assert built.pool.reserve(tables, 0, len(token_ids))
-    chunk = Chunk(
-        sequence_id=0,
-        start=0,
-        stop=len(token_ids),
-        token_ids=token_ids,
-        tables=tuple(table.view() for table in tables),
-        score_from=num_prompt - 1,
-        score_ids=token_ids[num_prompt:],
-    )
-    runner = built.loop.runner
-    (scores,) = runner.finish(runner.begin(StepPlan(chunks=(chunk,)))).scores
-    return scores
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_a_prompt_has_the_same_scores_in_chunks_of_any_size(tmp_path, chunk):
+    checkpoint = write_tiny_checkpoint(tmp_path, "mistral", window=8)
+    prompt = tuple(range(30, 130))
+    request = tiny_request("r", prompt, max_tokens=2, prompt_logprobs=3)
+    with threaded_engine(checkpoint) as engine:
+        ((expected,),) = engine.run(request)
+    dials = {"max_chunk_tokens": chunk, "max_step_tokens": 64}
+    with threaded_engine(checkpoint, scheduling=dials) as engine:
+        ((found,), (alone,)) = engine.run(
+            request, tiny_request("s", prompt, max_tokens=0, prompt_logprobs=3, priority=-1)
+        )
+
+    assert len(found.prompt_logprobs) == len(prompt) - 1
+    assert found.prompt_logprobs == pytest.approx(expected.prompt_logprobs, abs=1e-9)
+    assert alone.prompt_logprobs == pytest.approx(expected.prompt_logprobs, abs=1e-9)
+    assert [i for s in found.prompt for i in s.top_ids] == [i for s in expected.prompt for i in s.top_ids]

@@ -10,7 +10,7 @@ from engine.errors import EngineCrashedError, EngineError, EngineUnavailableErro
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine, Updates
 from engine.open_requests import OpenRequest, OpenRequests
 from engine.request import FinishReason
-from engine.text.detokenizer import ChoiceText
+from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import ByteTokenizer
 from tests.support.new_request import new_request
 
@@ -78,7 +78,7 @@ class World:
         request = new_request(
             request_id=str(number), num_choices=NUM_CHOICES, stop=(STOP,), logprobs=with_logprobs
         )
-        texts = [ChoiceText(ByteTokenizer(), (STOP,), frozenset()) for _ in range(NUM_CHOICES)]
+        texts = [ChoiceText(ByteTokenizer(), TextRules(stop=(STOP,))) for _ in range(NUM_CHOICES)]
         reader = Reader(self.requests.open(request, texts, self.sent.append))
         reader.read()
         return reader
@@ -116,6 +116,7 @@ class World:
             num_tokens=tuple(map(len, encoded)),
             token_ids=tuple(b"".join(encoded)),
             logprobs=tuple(-float(token_id) for token_id in b"".join(asked)),
+            ranks=tuple(b"".join(asked)),
             finish_reasons=tuple(row[3] for row in found),
         )
 

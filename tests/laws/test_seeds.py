@@ -43,3 +43,23 @@ def test_preemption_repeats_no_draw_and_changes_none(checkpoint):
 
     assert [[o.token_ids for o in own] for own in tight] == [[o.token_ids for o in own] for own in roomy]
     assert num_steps > 60, "nothing was preempted"
+
+
+@pytest.mark.parametrize("steps_in_flight", [1, 2])
+def test_every_way_to_draw_is_a_function_of_the_seed_alone(checkpoint, steps_in_flight):
+    habits = [
+        {},
+        {"frequency_penalty": 1.0, "presence_penalty": 0.5},
+        {"repetition_penalty": 1.2, "min_p": 0.05},
+        {"dry_multiplier": 0.8, "typical_p": 0.9},
+        {"xtc_probability": 0.5, "xtc_threshold": 0.02},
+        {"logit_bias": ((65, 4.0),), "bad_words_ids": ((66,), (65, 67)), "min_tokens": 5},
+        {"allowed_ids": tuple(range(60, 100))},
+    ]
+    requests = [_request(f"r{seed}", seed, **own) for seed, own in enumerate(habits)]
+    with threaded_engine(checkpoint) as engine:
+        alone = [engine.run(request)[0] for request in requests]
+    with threaded_engine(checkpoint, scheduling={"steps_in_flight": steps_in_flight}) as engine:
+        together = engine.run(*requests)
+
+    assert [[o.token_ids for o in own] for own in together] == [[o.token_ids for o in own] for own in alone]

@@ -36,7 +36,9 @@ TIE = 2e-3  # two float32 computations of one logit differ by less
 )
 def test_greedy_text_and_log_probabilities_are_those_of_transformers(demo_model_path, window, questions):
     tokenizer = Tokenizer.load(demo_model_path)
-    prompts = [tuple(tokenizer.encode_chat([{"role": "user", "content": text}])) for text in questions]
+    prompts = [
+        tuple(tokenizer.render_chat([{"role": "user", "content": text}]).token_ids) for text in questions
+    ]
     requests = [
         tiny_request(f"r{i}", prompt, max_tokens=NUM_TOKENS, logprobs=True)
         for i, prompt in enumerate(prompts)

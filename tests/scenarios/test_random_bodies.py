@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from server.app import create_app
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
+from server.schemas.tokens import DetokenizeRequest, TokenizeRequest
 from server.settings import Settings
 from tests.support.bodies import CHAT, CHAT_PATH, COMPLETION, COMPLETION_PATH
 from tests.support.fake_engine import FakeEngine
@@ -37,7 +38,7 @@ LIKELY = st.sampled_from([None, True, False, 0, 1, 2, 0.5, "", "a", [], ["a"], {
 
 def bodies(fixed: dict, model: type, **likely) -> st.SearchStrategy:
     """Bodies that are right but for some fields, which are likely values or anything at all."""
-    names = sorted(set(model.model_fields) | set(model.UNBUILT))
+    names = sorted(set(model.model_fields) | set(model.REFUSED))
     changed = st.dictionaries(st.sampled_from(names) | TEXT, LIKELY | JSON, max_size=4)
     sensible = st.fixed_dictionaries({}, optional=likely)
     return st.builds(lambda some, more: {**fixed, **some, **more}, sensible, changed)
@@ -68,6 +69,24 @@ def test_no_chat_body_makes_the_server_fail(body):
 @given(bodies(COMPLETION, CompletionRequest, prompt=PROMPTS, n=st.integers(0, 3), stream=st.booleans()))
 def test_no_completion_body_makes_the_server_fail(body):
     check(post(COMPLETION_PATH, json.dumps(body)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(bodies({"prompt": "Hi"}, TokenizeRequest, messages=MESSAGES))
+def test_no_text_to_tokenize_makes_the_server_fail(body):
+    check(post("/tokenize", json.dumps(body)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(bodies({"tokens": [72]}, DetokenizeRequest, tokens=st.lists(st.integers(-1, 2**33), max_size=3)))
+def test_no_tokens_make_the_server_fail(body):
+    check(post("/detokenize", json.dumps(body)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(bodies(CHAT, ChatCompletionRequest, messages=MESSAGES, safe_prompt=st.booleans()))
+def test_no_conversation_to_render_makes_the_server_fail(body):
+    check(post(f"{CHAT_PATH}/render", json.dumps(body)))
 
 
 @settings(max_examples=60, deadline=None)

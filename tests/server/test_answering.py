@@ -2,24 +2,29 @@ import asyncio
 
 import httpx
 import pytest
+from fastapi.exceptions import RequestValidationError
 
-from engine import EngineUnavailableError, RequestError, UnknownModelError
+from engine import EngineState, EngineUnavailableError, RequestError, UnknownModelError
 from server.answering import (
     answer_whole,
     new_ticket,
+    refuse_unknown,
     require_card,
+    require_logprobs,
     require_model,
     require_places,
+    served_names,
     unavailable,
 )
 from server.dependencies import Caller
+from server.schemas.chat import ChatCompletionRequest
 from server.settings import Settings
 from server.streams import open_streams
 from tests.server.test_streams import request
 from tests.support.bodies import CHAT, CHAT_PATH
 from tests.support.fake_engine import CARD, MODEL_ID, FakeEngine, Script
 
-CALLER = Caller(name="anonymous", request_id="req_1", arrived_s=5.5)
+CALLER = Caller(name="anonymous", request_id="req_1", number="1", arrived_s=5.5)
 
 
 class TextFold:
@@ -35,15 +40,50 @@ class TextFold:
         return "|".join(self.texts)
 
 
+def test_a_model_answers_to_its_aliases(engine: FakeEngine):
+    settings = Settings(served_model_name=("a", "b"))
+
+    assert served_names(engine, settings) == (MODEL_ID, "a", "b")
+    require_model(engine, settings, "b")
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "is_refused"),
+    [
+        (Settings(), 5, False),
+        (Settings(), 6, True),
+        (Settings(max_logprobs=50), 50, False),
+        (Settings(max_logprobs=50), 51, True),
+        (Settings(max_logprobs=0), 1, True),
+        (Settings(), None, False),
+    ],
+    ids=["default", "above it", "raised", "above that", "none", "not asked"],
+)
+def test_alternatives_have_a_limit(settings, asked, is_refused):
+    if not is_refused:
+        require_logprobs(settings, {"logprobs": (asked, 5)})
+        return
+    with pytest.raises(RequestError) as caught:
+        require_logprobs(settings, {"logprobs": (asked, 5)})
+    assert caught.value.param == "logprobs"
+
+
+def test_unknown_fields_are_refused_or_ignored():
+    body = ChatCompletionRequest.model_validate({**CHAT, "foo": 1})
+    refuse_unknown(Settings(unknown_fields="ignore"), body)
+    with pytest.raises(RequestValidationError):
+        refuse_unknown(Settings(), body)
+
+
 def test_another_model_is_unknown(engine: FakeEngine):
     with pytest.raises(UnknownModelError, match=f"serves '{MODEL_ID}'"):
-        require_model(engine, "other")
+        require_model(engine, Settings(), "other")
 
 
 def test_a_model_that_is_not_loaded_is_unavailable(engine: FakeEngine):
     engine.card, engine.detail = None, "loading weights 43%"
     with pytest.raises(EngineUnavailableError, match="43%"):
-        require_card(engine, MODEL_ID)
+        require_card(engine, Settings(), MODEL_ID)
 
 
 def test_why_an_engine_is_unavailable_names_its_state(engine: FakeEngine):
@@ -53,6 +93,13 @@ def test_why_an_engine_is_unavailable_names_its_state(engine: FakeEngine):
     assert "ready" in error.message
 
 
+@pytest.mark.parametrize(("state", "wait"), [("starting", 2.0), ("restarting", 2.0), ("draining", 10.0)])
+def test_when_to_try_again_depends_on_whether_the_engine_is_coming_or_going(engine: FakeEngine, state, wait):
+    engine.state = EngineState(state)
+
+    assert unavailable(engine).retry_after_s == wait
+
+
 def test_more_choices_than_places_are_refused():
     settings = Settings(max_running=2, max_waiting=1)
     require_places(settings, 3)
@@ -60,10 +107,10 @@ def test_more_choices_than_places_are_refused():
         require_places(settings, 4)
 
 
-def test_tickets_differ_in_id_and_seed():
-    first, second = (new_ticket("chatcmpl", CARD, CALLER) for _ in range(2))
+def test_tickets_differ_in_seed_and_are_named_after_their_request():
+    first, second = (new_ticket("chatcmpl", CARD, CALLER, "name") for _ in range(2))
 
-    assert first.answer_id != second.answer_id
+    assert first.answer_id == "chatcmpl-1"
     assert first.seed != second.seed
     assert first.fingerprint == second.fingerprint
     assert first.created_s == 5.5

@@ -1,7 +1,10 @@
+import logging
+
 import pytest
 from fastapi.routing import APIRoute
 
 from engine import (
+    ContextLengthError,
     DeadlineError,
     EngineCrashedError,
     EngineState,
@@ -117,6 +120,42 @@ async def test_what_can_never_fit_is_a_400(client, path, body):
     assert answer.json()["error"]["code"] == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param"), [(CHAT_PATH, CHAT, "messages"), (COMPLETION_PATH, COMPLETION, "prompt")]
+)
+async def test_what_is_too_long_names_the_field_to_shorten(client, engine, path, body, param):
+    engine.submit_error = ContextLengthError("too long")
+    answer = await client.post(path, json=body)
+
+    assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("error", [OverloadedError("full"), EngineUnavailableError("gone", "restarting")])
+async def test_a_refusal_that_passes_is_no_warning(client, engine, caplog, error):
+    engine.submit_error = error
+    await client.post(CHAT_PATH, json=CHAT)
+
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_failure_is_a_warning_with_the_request_id(client, engine, caplog):
+    engine.submit_error = StepError("step 7 failed")
+    answer = await client.post(CHAT_PATH, json=CHAT)
+
+    [warning] = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert answer.headers["x-request-id"] in warning
+    assert "step 7 failed" in warning
+
+
+async def test_a_probe_of_an_engine_that_is_not_ready_logs_nothing_above_debug(client, engine, caplog):
+    caplog.set_level(logging.DEBUG)
+    engine.state = EngineState.STARTING
+    await client.get("/ready")
+
+    lines = [record for record in caplog.records if record.name.startswith("server")]
+    assert [record.levelno for record in lines] == [logging.DEBUG]
+
+
 @BOTH
 async def test_more_choices_than_places_are_a_400(client_for, path, body):
     async with client_for(max_running=1, max_waiting=1) as client:
@@ -163,7 +202,7 @@ async def test_the_openapi_document_has_every_route(client):
     }
 
     assert set(document["paths"]) == routes
-    assert len(routes) == 6
+    assert len(routes) == 10
 
 
 async def test_the_openapi_document_describes_errors_as_they_are(client):

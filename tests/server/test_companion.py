@@ -1,14 +1,18 @@
 import io
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import httpx
+import psutil
 import pytest
 
 from engine import ConfigError, EngineState
 from server.companion import CompanionError, is_answering, server_for_chat, wait_ready
 from server.settings import ChatSettings
+from tests.support.fake_engine import MODEL_ID
 from tests.support.hollow_checkpoint import write_hollow_checkpoint
 
 COMMAND = (sys.executable, "-m", "tests.support.fake_server")
@@ -37,6 +41,62 @@ def test_a_running_server_is_found(live, monkeypatch):
     monkeypatch.setattr("server.companion.DEFAULT_URL", live.url)
     with server_for_chat(ChatSettings(), io.StringIO()) as url:
         assert url == live.url
+
+
+def test_a_running_server_is_found_by_the_model_that_was_named(live, monkeypatch):
+    monkeypatch.setattr("server.companion.DEFAULT_URL", live.url)
+    settings = ChatSettings.from_command_line([MODEL_ID])
+    with server_for_chat(settings, io.StringIO()) as url:
+        assert url == live.url
+
+
+def test_a_running_server_with_another_model_is_passed_over(live, settings_for, monkeypatch):
+    settings = settings_for("answering")
+    monkeypatch.setattr("server.companion.DEFAULT_URL", live.url)
+    with server_for_chat(settings, io.StringIO(), command=COMMAND) as url:
+        assert url != live.url
+
+
+def test_a_default_model_counts_as_none_named(live, monkeypatch):
+    monkeypatch.setattr("server.companion.DEFAULT_URL", live.url)
+    with server_for_chat(ChatSettings.from_command_line([]), io.StringIO()) as url:
+        assert url == live.url
+
+
+def has_ended(process):
+    """Whether it is gone, or waits to be reaped by somebody else."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_chat_that_is_killed_takes_its_server_with_it(tmp_path):
+    write_hollow_checkpoint(tmp_path / "answering")
+    code = (
+        "import sys, server.companion as companion\nfrom server.settings import ChatSettings\n"
+        "companion.DEFAULT_URL = 'http://127.0.0.1:1'\n"
+        f"settings = ChatSettings(model='answering', cache_dir={str(tmp_path)!r})\n"
+        f"with companion.server_for_chat(settings, sys.stderr, command={COMMAND!r}) as url:\n"
+        "    print(url, flush=True)\n    sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    chat = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    with chat:
+        url = chat.stdout.readline().strip()
+        [server] = psutil.Process(chat.pid).children()
+        was_answering = is_answering(url)
+        chat.kill()
+        deadline_s = time.monotonic() + 20
+        while not (ended := has_ended(server)) and time.monotonic() < deadline_s:
+            time.sleep(0.05)  # a real process, polled within a bound
+
+    assert was_answering
+    assert ended
 
 
 def test_nobody_is_not_answering():

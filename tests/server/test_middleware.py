@@ -1,12 +1,16 @@
 import hashlib
 import logging
 import re
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from engine import EngineState
-from tests.support.bodies import CHAT, CHAT_PATH
+from server.app import create_app
+from server.settings import Settings
+from tests.support.bodies import CHAT, CHAT_PATH, COMPLETION, COMPLETION_PATH
+from tests.support.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 KEYS = ("first", "second")
@@ -71,13 +75,53 @@ async def test_an_unexpected_failure_is_a_500_that_reveals_nothing(client, engin
     assert "the secret inside" in caplog.text
 
 
-async def test_each_request_is_one_log_line(client, caplog):
-    caplog.set_level(logging.INFO, "server.middleware")
-    await client.post(CHAT_PATH, json=CHAT)
+def answered(caplog, level=logging.INFO):
+    return [
+        record.message
+        for record in caplog.records
+        if record.name == "server.middleware" and record.levelno >= level
+    ]
 
-    lines = [record.message for record in caplog.records if record.name == "server.middleware"]
-    assert len(lines) == 1
-    assert f"path='{CHAT_PATH}' status=200" in lines[0]
+
+async def test_each_request_is_one_log_line(client, caplog):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    await client.get("/v1/models")
+
+    [line] = answered(caplog)
+    assert "path='/v1/models' status=200" in line
+
+
+async def test_a_refused_generation_is_one_log_line(client, caplog):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    await client.post(CHAT_PATH, json={**CHAT, "model": "other"})
+
+    [line] = answered(caplog)
+    assert f"path='{CHAT_PATH}' status=404" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(CHAT_PATH, CHAT), (COMPLETION_PATH, COMPLETION)], ids=["chat", "completion"]
+)
+async def test_a_generation_is_left_to_the_engines_line_which_shares_its_number(
+    client, engine, caplog, path, body
+):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    answer = await client.post(path, json=body)
+    number = answer.headers["x-request-id"].removeprefix("req_")
+
+    assert answered(caplog) == []
+    assert number in answered(caplog, logging.DEBUG)[0]
+    assert number in answer.json()["id"]
+    assert number in engine.requests[0].request_id
+
+
+async def test_a_clients_own_id_is_joined_to_the_answers(client, caplog):
+    caplog.set_level(logging.DEBUG, "server.middleware")
+    answer = await client.post(CHAT_PATH, json=CHAT, headers={"x-request-id": "my/id-7"})
+    number = answer.json()["id"].removeprefix("chatcmpl-")
+
+    [line] = answered(caplog)
+    assert f"id=my/id-7 number={number} " in line
 
 
 async def test_health_checks_are_not_logged_by_default(client, caplog):
@@ -128,6 +172,97 @@ async def test_every_other_path_needs_a_key(guarded, path):
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_health_needs_no_key(guarded, path):
     assert (await guarded.get(path)).status_code == 200
+
+
+@pytest.fixture
+async def scoped(client_for, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("inference:i\nmetrics:m\nadmin:a\n")
+    async with client_for(api_key_file=file) as client:
+        yield client
+
+
+def every_path() -> list[tuple[str, str]]:
+    """Method and path of every route of the application, its documents included."""
+    app = create_app(Settings(api_key=("k",)), FakeEngine())
+    return sorted(
+        (method, re.sub(r"\{[^}]*\}", "x", path))
+        for method, path in walk(app.routes)
+        if method not in ("HEAD", "OPTIONS")
+    )
+
+
+def walk(routes) -> Iterator[tuple[str, str]]:
+    for route in routes:
+        if (inner := getattr(route, "original_router", None)) is not None:
+            yield from walk(inner.routes)
+        else:
+            yield from ((method, route.path) for method in route.methods)
+
+
+@pytest.mark.parametrize(("method", "path"), every_path(), ids=lambda value: value)
+async def test_only_health_answers_without_a_key(guarded, method, path):
+    status = (await guarded.request(method, path)).status_code
+
+    assert (status == 401) == (path not in ("/health", "/ready"))
+
+
+def test_the_route_table_is_walked_as_a_whole():
+    paths = {path for _, path in every_path()}
+
+    assert {"/docs", "/openapi.json", "/redoc", "/tokenize", CHAT_PATH, "/health"} <= paths
+    assert len(paths) >= 12
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "status"),
+    [
+        ("i", "/v1/models", 200),
+        ("a", "/v1/models", 200),
+        ("m", "/v1/models", 403),
+        ("m", "/openapi.json", 403),
+        ("i", "/metrics", 403),
+        ("m", "/metrics", 404),
+        ("a", "/metrics", 404),
+        ("i", "/admin/x", 403),
+        ("m", "/admin/x", 403),
+        ("a", "/admin/x", 404),
+    ],
+)
+async def test_a_key_opens_what_its_scopes_say(scoped, key, path, status):
+    answer = await scoped.get(path, headers={"Authorization": f"Bearer {key}"})
+
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["error"]["code"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize("shown", ["/llm/v1/models", "/v1/models"])
+async def test_below_a_root_path_keys_are_needed_as_above(client_for, shown):
+    async with client_for(api_key=KEYS, root_path="/llm") as client:
+        refused = await client.get(shown)
+        answer = await client.get(shown, headers={"Authorization": "Bearer first"})
+        health = await client.get("/llm/health")
+
+    assert (refused.status_code, answer.status_code, health.status_code) == (401, 200, 200)
+
+
+async def test_pages_of_no_other_origin_may_call_unless_given(client):
+    answer = await client.get("/v1/models", headers={"Origin": "https://page"})
+
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(("origin", "is_allowed"), [("https://page", True), ("https://other", False)])
+async def test_pages_of_given_origins_may_call(client_for, origin, is_allowed):
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    async with client_for(api_key=KEYS, cors_origin=("https://page",)) as client:
+        preflight = await client.options(CHAT_PATH, headers=asked)
+        refused = await client.get("/v1/models", headers={"Origin": origin})
+
+    assert (preflight.status_code == 200) == is_allowed
+    assert refused.status_code == 401
+    assert (refused.headers.get("access-control-allow-origin") == origin) == is_allowed
 
 
 async def test_without_keys_no_header_is_needed(client):

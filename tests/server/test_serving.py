@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,10 +18,10 @@ import uvicorn
 
 from engine import ConfigError, EngineCrashedError, EngineState
 from server.app import create_app
-from server.serving import DrainingServer, bind
+from server.serving import DrainingServer, StopSignal, bind, http_config
 from server.settings import Settings
 from tests.support.bodies import CHAT, CHAT_PATH, STREAMED_CHAT
-from tests.support.fake_engine import FakeEngine, Script
+from tests.support.fake_engine import MODEL_ID, FakeEngine, Script
 
 TIMEOUT_S = 20
 
@@ -28,13 +29,13 @@ TIMEOUT_S = 20
 class Serving:
     """A DrainingServer on this event loop, its exit status to come, and a client of it."""
 
-    def __init__(self, server: DrainingServer, ending: asyncio.Task[int], client: httpx.AsyncClient) -> None:
-        self.server = server
+    def __init__(self, stop: StopSignal, ending: asyncio.Task[int], client: httpx.AsyncClient) -> None:
+        self.stop = stop
         self.ending = ending
         self.client = client
 
     def signal(self) -> None:
-        self.server.handle_exit(signal.SIGTERM, None)
+        self.stop.take(signal.SIGTERM, None)
 
     async def status(self) -> int:
         return await asyncio.wait_for(self.ending, TIMEOUT_S)
@@ -45,12 +46,14 @@ async def serving(engine: FakeEngine, drain_s: float) -> AsyncIterator[Serving]:
     with bind("127.0.0.1", 0) as listener:
         listener.listen()
         config = uvicorn.Config(create_app(Settings(drain_s=drain_s), engine), log_config=None, lifespan="on")
-        server = DrainingServer(config, engine, drain_s)
+        stop = StopSignal()
+        stop.follow(stops_at_eof=False)
+        server = DrainingServer(config, engine, drain_s, stop)
         ending = asyncio.create_task(server.serve_until_done(listener))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as client:
             await client.get("/health")
-            yield Serving(server, ending, client)
+            yield Serving(stop, ending, client)
 
 
 @pytest.mark.anyio
@@ -141,12 +144,12 @@ class Program:
 
 
 @contextmanager
-def program(*arguments: str) -> Iterator[Program]:
+def program(*arguments: str, stdin: int | None = None) -> Iterator[Program]:
     """The server of `tests.support.fake_server`, listening."""
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tests.support.fake_server", *arguments, f"--port={port}"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True)
     try:
         yield Program(process, f"http://127.0.0.1:{port}")
     finally:
@@ -163,6 +166,75 @@ def test_a_signal_ends_an_idle_program_with_status_zero():
     assert status == 0
     assert f"listening address={server.url}" in log
     assert "Traceback" not in log
+
+
+def test_the_last_line_of_a_start_names_the_model_and_the_address():
+    with program("answering") as server:
+        server.until(200)
+        server.signal(signal.SIGTERM)
+        _, log = server.wait()
+
+    before_the_end = log[: log.index("stopping")].splitlines()[:-1]
+    assert before_the_end[-1].endswith(f"ready model={MODEL_ID} address={server.url}")
+
+
+def test_the_engine_begins_while_the_application_is_loaded():
+    with program("observing") as server:
+        server.until(200)
+        server.signal(signal.SIGTERM)
+        _, log = server.wait()
+
+    assert "engine begins application_loaded=False" in log
+
+
+@pytest.mark.parametrize("line", ["listening", "engine begins"])
+def test_a_signal_before_the_application_is_loaded_ends_with_status_zero(line):
+    with program("observing") as server:
+        for written in server.process.stderr:
+            if line in written:
+                break
+        server.signal(signal.SIGTERM)
+        status, log = server.wait()
+
+    assert status == 0
+    assert "stopping" in log
+    assert "Traceback" not in log
+
+
+def test_a_signal_while_the_model_is_fetched_ends_at_once_with_a_line():
+    code = (
+        "import signal, sys, server.serving as serving\n"
+        "from engine import configure_logging\nfrom server.settings import Settings\n"
+        "configure_logging('info')\n"
+        "serving.resolve = lambda *_, **__: signal.raise_signal(signal.SIGTERM)\n"
+        "sys.exit(serving.serve(Settings(port=0)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert ended.stderr.count("\n") == 1
+    assert "signal=SIGTERM" in ended.stderr
+
+
+def test_a_program_that_was_told_so_stops_when_its_standard_input_ends():
+    with program("answering", "--stop-at-eof", stdin=subprocess.PIPE) as server:
+        server.until(200)
+        server.process.stdin.close()
+        server.process.stdin = None
+        status, log = server.wait()
+
+    assert status == 0
+    assert "stopping" in log
+
+
+def test_a_standard_input_that_is_no_pipe_cannot_be_waited_for():
+    with program("answering", "--stop-at-eof", stdin=subprocess.DEVNULL) as server:
+        status, log = server.wait()
+
+    assert status != 0
+    assert "--stop-at-eof needs a pipe" in log
 
 
 def test_a_second_signal_ends_a_program_at_once():
@@ -184,7 +256,7 @@ def test_a_program_whose_setting_cannot_work_ends_with_status_two_and_the_messag
         status, log = server.wait()
 
     assert status == 2
-    assert "window is -1" in log
+    assert log.count("window is -1") == 1
     assert "Traceback" not in log
 
 
@@ -227,3 +299,22 @@ def test_localhost_is_the_ipv4_loopback():
 def test_an_ipv6_address_can_be_bound():
     with bind("::1", 0) as listener:
         assert listener.family is socket.AF_INET6
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_with_a_certificate_the_server_speaks_tls(tmp_path):
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    wanted = ["-nodes", "-days", "1", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(chain)]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", *wanted]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    settings = Settings(ssl_certfile=chain, ssl_keyfile=key)
+    config = http_config(create_app(settings, FakeEngine()), settings)
+    config.load()
+
+    assert config.ssl is not None
+    assert config.ssl.get_ciphers()
+
+
+def test_without_a_certificate_it_does_not():
+    assert not http_config(create_app(Settings(), FakeEngine()), Settings()).is_ssl

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from engine import DEMO_MODEL, ConfigError, ModelSource
+from server.keys import Scope, digest_of
 from server.settings import ChatSettings, PullSettings, Settings, default_cache_dir
 
 SOURCE = ModelSource(path=Path("/models/m"), model_id="m")
@@ -97,6 +98,14 @@ def test_beyond_loopback_without_a_key_is_allowed_when_asked_for():
         (["--api-key="], "--api-key"),
         (["--api-key", "a,,b"], "--api-key"),
         (["one", "two"], "two"),
+        (["--api-key-file", "/nowhere/keys"], "--api-key-file"),
+        (["--chat-template", "/nowhere/t.jinja"], "--chat-template"),
+        (["--ssl-certfile", "/nowhere/c.pem"], "--ssl-certfile"),
+        (["--root-path", "llm"], "--root-path"),
+        (["--root-path", "/llm/"], "--root-path"),
+        (["--unknown-fields", "maybe"], "--unknown-fields"),
+        (["--max-logprobs", "-1"], "--max-logprobs"),
+        (["--served-model-name", "a,,b"], "--served-model-name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -113,6 +122,40 @@ def test_a_refused_key_is_not_shown():
         read("--api-key", "secret,")
 
     assert "secret" not in caught.value.message
+
+
+def test_keys_of_a_file_have_their_scopes(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("metrics:a\nb\n")
+    settings = read("--host", "0.0.0.0", "--api-key-file", str(file), "--api-key", "a")
+
+    assert settings.scopes_by_digest == {
+        digest_of("a"): {Scope.METRICS, Scope.INFERENCE},
+        digest_of("b"): {Scope.INFERENCE},
+    }
+    assert "metrics" not in repr(settings)
+
+
+def test_a_template_file_reaches_the_engine(tmp_path):
+    file = tmp_path / "t.jinja"
+    file.write_text("x")
+
+    assert read("--chat-template", str(file)).to_engine_config(SOURCE).model.chat_template == str(file)
+
+
+def test_names_and_origins_may_be_separated_by_commas(monkeypatch):
+    monkeypatch.setenv("RINGSERVE_SERVED_MODEL_NAME", "a, b")
+    monkeypatch.setenv("RINGSERVE_CORS_ORIGIN", "https://a,https://b")
+
+    assert read().served_model_name == ("a", "b")
+    assert read().cors_origin == ("https://a", "https://b")
+
+
+def test_a_private_key_needs_a_certificate(tmp_path):
+    file = tmp_path / "key.pem"
+    file.write_text("x")
+    with pytest.raises(ConfigError, match="--ssl-certfile"):
+        read("--ssl-keyfile", str(file))
 
 
 def test_every_engine_setting_reaches_the_engine():
@@ -143,8 +186,11 @@ def test_every_engine_setting_reaches_the_engine():
     assert reached == flags
 
 
-def test_the_served_name_replaces_the_models_own():
-    assert read("--served-model-name", "x").to_engine_config(SOURCE).model.model_id == "x"
+def test_the_first_served_name_replaces_the_models_own():
+    settings = read("--served-model-name", "x", "--served-model-name", "y")
+
+    assert settings.served_model_name == ("x", "y")
+    assert settings.to_engine_config(SOURCE).model.model_id == "x"
     assert read().to_engine_config(SOURCE).model.model_id == "m"
 
 

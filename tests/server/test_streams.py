@@ -103,3 +103,29 @@ async def test_of_several_requests_all_are_taken_or_none(engine: FakeEngine):
 
     assert engine.open_ids == set()
     assert engine.closed_ids == ["a"]
+
+
+async def test_a_caller_that_is_cancelled_meanwhile_leaves_nothing_open(engine: FakeEngine, monkeypatch):
+    submit, both_are_taken = engine.submit, asyncio.Event()
+
+    async def submit_the_first_only(asked: Request):
+        stream = await submit(asked)
+        if asked.request_id == "b":
+            both_are_taken.set()
+            await asyncio.Event().wait()
+        return stream
+
+    monkeypatch.setattr(engine, "submit", submit_the_first_only)
+    opening = asyncio.create_task(open_streams(engine, [request("a"), request("b")]))
+    await both_are_taken.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+    assert engine.closed_ids == ["a"]
+
+
+async def test_no_requests_are_no_streams(engine: FakeEngine):
+    streams = await open_streams(engine, [])
+
+    assert await streams.ready() == []

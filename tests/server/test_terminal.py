@@ -1,4 +1,5 @@
 import io
+import sys
 
 import openai
 import pytest
@@ -123,7 +124,13 @@ def test_an_answer_that_breaks_off_is_told(conversation, live):
     live.engine.script = Script(pieces=("one",), error=StepError("step 7 failed"))
     converse(conversation, Keyboard("Hi"))
 
-    assert "[step 7 failed]" in conversation.output.getvalue()
+    assert "one\n[step 7 failed]\n" in conversation.output.getvalue()
+
+
+def test_lines_are_edited_where_python_has_an_editor():
+    pytest.importorskip("readline")
+
+    assert "readline" in sys.modules
 
 
 def test_a_chat_names_the_model_and_the_keys(live):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from engine.errors import RequestError
+from engine.text.chat_template import ChatOptions, RenderedChat
 
 EOS_ID = 257
 VOCAB_SIZE = 512
@@ -20,10 +21,13 @@ class ByteTokenizer:
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return list(text.encode())
 
-    def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+    def render_chat(
+        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
+    ) -> RenderedChat:
         if not messages:
             raise RequestError("there are no messages", "messages")
-        return self.encode("".join(f"{message['role']}:{message['content']}\n" for message in messages))
+        text = "".join(f"{message['role']}:{message['content']}\n" for message in messages)
+        return RenderedChat(text=text, token_ids=tuple(self.encode(text)))
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return b"".join(self.token_bytes(token_id) for token_id in ids).decode("utf-8", "replace")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine import (
+    ChatOptions,
     ContextLengthError,
     EngineError,
     EngineState,
@@ -20,6 +21,7 @@ from engine import (
     Load,
     ModelCard,
     OverloadedError,
+    RenderedChat,
     Request,
     RequestError,
     TokenEvent,
@@ -52,6 +54,7 @@ class Script:
     finish_reason: FinishReason = FinishReason.STOP
     error: Exception | None = None
     is_endless: bool = False
+    choice_logprobs: Mapping[int, float] = field(default_factory=dict)
 
 
 class FakeStream:
@@ -63,6 +66,7 @@ class FakeStream:
         self._script = script
         self._events = self._play()
         self._is_closed = False
+        self._begun: set[int] = set()
 
     def __aiter__(self) -> "FakeStream":
         return self
@@ -77,6 +81,10 @@ class FakeStream:
 
     async def _play(self):
         script, counts = self._script, defaultdict(int)
+        if self.request.sampling.max_tokens == 0:
+            for choice in range(self.request.num_choices):
+                yield self._event(choice, "", 0, FinishReason.LENGTH)
+            return
         for position, piece in enumerate(script.pieces):
             await self._engine.gate.wait()
             is_last = position == len(script.pieces) - 1
@@ -91,11 +99,16 @@ class FakeStream:
             raise EngineUnavailableError("this request did not finish in time", "stopping")
 
     def _event(self, choice: int, piece: str, count: int, finish_reason: FinishReason | None) -> TokenEvent:
+        sampling = self.request.sampling
         logprobs = ()
-        if self.request.sampling.logprobs:
-            logprobs = tuple(
-                TokenLogprob(token_id=ord(c), text=c, token_bytes=c.encode(), logprob=-0.5) for c in piece
-            )
+        if sampling.logprobs:
+            value = self._script.choice_logprobs.get(choice, -0.5)
+            logprobs = tuple(scored(c, value, sampling.num_top_logprobs) for c in piece)
+        prompt_logprobs = ()
+        if sampling.prompt_logprobs is not None and choice == 0 and choice not in self._begun:
+            rest = map(chr, self.request.prompt_ids[1:])
+            prompt_logprobs = (None, *(scored(c, -0.25, sampling.prompt_logprobs) for c in rest))
+        self._begun.add(choice)
         return TokenEvent(
             choice=choice,
             text=piece,
@@ -103,7 +116,44 @@ class FakeStream:
             logprobs=logprobs,
             num_output_tokens=count,
             finish_reason=finish_reason,
+            prompt_logprobs=prompt_logprobs,
         )
+
+
+def scored(character: str, logprob: float, num_top: int = 0) -> TokenLogprob:
+    """A character as a token, with the letters from A on as its better alternatives."""
+    top = tuple(scored(chr(65 + rank), -0.125 * (rank + 1)) for rank in range(num_top))
+    return TokenLogprob(
+        token_id=ord(character),
+        text=character,
+        token_bytes=character.encode(),
+        logprob=logprob,
+        rank=num_top + 1,
+        top=top,
+    )
+
+
+class FakeTokenizer:
+    """Characters as tokens; the names in `special` are tokens of their own."""
+
+    def __init__(self, special: Mapping[str, int], template_variables: frozenset[str]) -> None:
+        self._special = dict(special)
+        self._names = {token_id: name for name, token_id in special.items()}
+        self.special_ids = frozenset(special.values())
+        self.template_variables = template_variables
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return list(map(ord, text))
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        shown = (i for i in ids if not (skip_special_tokens and i in self.special_ids))
+        return "".join(self._names.get(i) or chr(i) for i in shown)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return (self._names.get(token_id) or chr(token_id)).encode("utf-8", "replace")
+
+    def find(self, token: str) -> int | None:
+        return self._special.get(token)
 
 
 @dataclass
@@ -121,6 +171,10 @@ class FakeEngine:
     messages: list[Sequence[Mapping[str, object]]] = field(default_factory=list)
     open_ids: set[str] = field(default_factory=set)
     closed_ids: list[str] = field(default_factory=list)
+    options: list[ChatOptions | None] = field(default_factory=list)
+    refuses_system: bool = False
+    special: Mapping[str, int] = field(default_factory=dict)
+    template_variables: frozenset[str] = frozenset({"reasoning_effort", "enable_thinking"})
     num_starts: int = 0
     num_stops: int = 0
 
@@ -163,17 +217,28 @@ class FakeEngine:
         self.failure = error
         self.has_failed.set()
 
-    async def render_chat(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+    @property
+    def tokenizer(self) -> FakeTokenizer:
+        self._require_ready()
+        return FakeTokenizer(self.special, self.template_variables)
+
+    async def render_chat(
+        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
+    ) -> RenderedChat:
         self._require_ready()
         self.messages.append(messages)
-        return tuple(map(ord, "".join(f"{m['role']}:{m['content']}\n" for m in messages)))
+        self.options.append(options)
+        if self.refuses_system and any(m["role"] == "system" for m in messages):
+            raise RequestError("the template knows no system", "messages")
+        text = "".join(f"{m['role']}:{m['content']}\n" for m in messages)
+        return RenderedChat(text=text, token_ids=tuple(map(ord, text)))
 
-    async def encode(self, text: str) -> tuple[int, ...]:
+    async def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         self._require_ready()
         return tuple(map(ord, text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(map(chr, ids))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
     async def submit(self, request: Request) -> FakeStream:
         self._require_ready()
@@ -181,8 +246,7 @@ class FakeEngine:
             raise self.submit_error
         if request.max_total_tokens > CARD.max_context:
             raise ContextLengthError(f"at most {CARD.max_context} tokens fit", "max_tokens")
-        if any(token_id >= VOCAB_SIZE for token_id in request.prompt_ids):
-            raise RequestError("a token id is outside the vocabulary", "prompt")
+        request.refuse_foreign_ids(VOCAB_SIZE)
         if len(self.open_ids) + request.num_choices > self.max_open:
             raise OverloadedError("too many are waiting", 2.5)
         self.requests.append(request)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from engine.cache.layout import CacheLayout
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
+from engine.token_scores import NO_SCORES, TokenScores
+from tests.support.some_scores import some_scores
 
 VOCAB_SIZE = 32
 
@@ -63,7 +65,9 @@ class FakeRunner:
         draws = tuple(self._draw(chunk) for chunk in plan.chunks)
         self.last_draws = {c.sequence_id: d[0] for c, d in zip(plan.chunks, draws, strict=True) if d}
         result = StepResult(
-            token_ids=draws, logprobs=tuple((-1.0,) * len(d) for d in draws), scores=((),) * len(draws)
+            token_ids=draws,
+            logprobs=tuple(some_scores(*[-1.0] * len(d)) for d in draws),
+            scores=tuple(self._score(chunk) for chunk in plan.chunks),
         )
         step = FakeStep(plan, result, reads)
         self.uncommitted.append(step)
@@ -119,7 +123,27 @@ class FakeRunner:
                 read.add((group, slot))
         return read
 
+    def _score(self, chunk: Chunk) -> TokenScores:
+        """Minus its id for each token that is to be scored, which must be the successor of its row."""
+        if not chunk.score_ids:
+            return NO_SCORES
+        assert chunk.start <= chunk.score_from
+        assert chunk.score_from + len(chunk.score_ids) <= chunk.stop
+        first = chunk.score_from + 1
+        known = self.tokens[chunk.sequence_id][first : first + len(chunk.score_ids)]
+        assert tuple(known) == chunk.score_ids
+        return some_scores(*(-float(token_id) for token_id in chunk.score_ids))
+
     def _draw(self, chunk: Chunk) -> tuple[int, ...]:
         if chunk.draw is None:
             return ()
+        self._check_history(chunk)
         return (next_token(tuple(self.tokens[chunk.sequence_id][: chunk.stop]), chunk.draw.choice),)
+
+    def _check_history(self, chunk: Chunk) -> None:
+        """A draw that looks back was told the newest tokens, all of them known."""
+        assert chunk.draw is not None
+        if chunk.draw.sampling.looks_back:
+            assert not chunk.takes_last_draw
+            tokens = tuple(self.tokens[chunk.sequence_id][: chunk.stop])
+            assert chunk.draw.history == tokens[len(tokens) - len(chunk.draw.history) :]

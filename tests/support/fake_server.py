@@ -3,17 +3,21 @@
 answering   answers as the fake engine does
 endless     never ends an answer by itself
 loading     is never ready
+observing   tells, when its first task gets a turn, whether the HTTP application is loaded
 broken      fails for good, with a ConfigError
 crashing    fails for good, with another error
 """
 
 import asyncio
+import logging
 import sys
 
 from engine import ConfigError, EngineCrashedError, EngineState, configure_logging
-from server.serving import bind, serve_engine
+from server.serving import StopSignal, bind, serve_engine
 from server.settings import Settings
 from tests.support.fake_engine import FakeEngine, Script
+
+logger = logging.getLogger(__name__)
 
 
 class FailingEngine(FakeEngine):
@@ -22,6 +26,18 @@ class FailingEngine(FakeEngine):
     async def start(self) -> None:
         await super().start()
         asyncio.get_running_loop().call_soon(self.fail, FAILURES[self.model_id])
+
+
+class ObservingEngine(FakeEngine):
+    """Begins its work in a task, as the real one does, and tells what is loaded by then."""
+
+    async def start(self) -> None:
+        await super().start()
+        self.beginning = asyncio.create_task(self.begin())
+
+    async def begin(self) -> None:
+        is_loaded = hasattr(sys.modules.get("server.app"), "create_app")
+        logger.info("engine begins application_loaded=%s", is_loaded)
 
 
 FAILURES = {
@@ -33,7 +49,9 @@ FAILURES = {
 def main() -> int:
     settings = Settings.from_command_line(sys.argv[1:])
     configure_logging(settings.log_level)
-    return serve_engine(settings, engine_for(settings.model), bind(settings.host, settings.port))
+    with StopSignal.installed() as stop:
+        engine = engine_for(settings.model)
+        return serve_engine(settings, engine, bind(settings.host, settings.port), stop)
 
 
 def engine_for(behaviour: str) -> FakeEngine:
@@ -41,6 +59,8 @@ def engine_for(behaviour: str) -> FakeEngine:
         return FakeEngine(state=EngineState.STARTING, detail="loading weights 43%", card=None)
     if behaviour in FAILURES:
         return FailingEngine(model_id=behaviour)
+    if behaviour == "observing":
+        return ObservingEngine()
     return FakeEngine(script=Script(is_endless=behaviour == "endless"))
 
 

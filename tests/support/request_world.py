@@ -4,7 +4,7 @@ from engine.errors import EngineError
 from engine.messages import ToEngine, Updates
 from engine.open_requests import OpenRequest, OpenRequests
 from engine.request import FinishReason, Request
-from engine.text.detokenizer import ChoiceText
+from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import EOS_ID, ByteTokenizer
 from tests.support.manual_clock import ManualClock
 from tests.support.new_request import new_request
@@ -22,7 +22,7 @@ class World:
         request = request or new_request(**fields)
         tokenizer = ByteTokenizer()
         texts = [
-            ChoiceText(tokenizer, request.sampling.stop, frozenset({EOS_ID}))
+            ChoiceText(tokenizer, TextRules.of(request.sampling, tokenizer.special_ids, frozenset({EOS_ID})))
             for _ in range(request.num_choices)
         ]
         return self.requests.open(request, texts, self.sent.append)
@@ -36,6 +36,7 @@ class World:
                 token_ids=tuple(b"".join(row[1].encode() for row in rows)),
                 finish_reasons=tuple(row[2] for row in rows),
                 logprobs=logprobs,
+                ranks=tuple(range(1, len(logprobs) + 1)),
             )
         )
 

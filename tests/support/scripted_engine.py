@@ -140,6 +140,7 @@ class ScriptedEngine:
                 num_tokens=(1,) * num_rows,
                 token_ids=(token_id,) * num_rows,
                 logprobs=(-0.5,) * num_rows if request.sampling.logprobs else (),
+                ranks=(1,) * num_rows if request.sampling.logprobs else (),
                 finish_reasons=(None,) * num_rows,
                 load=Load(num_steps=self.num_steps),
             )

@@ -8,7 +8,7 @@ from engine.errors import EngineError
 from engine.messages import Submit
 from engine.open_requests import OpenRequest, OpenRequests
 from engine.supervisor import EngineState, Supervisor
-from engine.text.detokenizer import ChoiceText
+from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import ByteTokenizer
 from tests.support.children import child_pids
 from tests.support.manual_clock import ManualClock
@@ -48,9 +48,7 @@ class Scene:
 
     async def submit(self, *prompt: int, request_id: str = "a") -> OpenRequest:
         request = new_request(prompt, request_id=request_id)
-        opened = self.requests.open(
-            request, [ChoiceText(ByteTokenizer(), (), frozenset())], self.supervisor.post
-        )
+        opened = self.requests.open(request, [ChoiceText(ByteTokenizer(), TextRules())], self.supervisor.post)
         await self.supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
         return opened
 

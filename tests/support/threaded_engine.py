@@ -17,6 +17,7 @@ from engine.errors import EngineError
 from engine.messages import Abort, Accepted, Finish, Load, Loading, Pulse, Refused, Submit, Updates
 from engine.outbox import Outbox
 from engine.request import FinishReason, Request, SamplingParams
+from engine.token_scores import TokenScores
 
 
 @dataclass
@@ -25,12 +26,20 @@ class Output:
 
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
+    top: list[dict[int, float]] = field(default_factory=list)
+    prompt: list[TokenScores] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: EngineError | None = None
 
     @property
     def has_ended(self) -> bool:
         return self.finish_reason is not None or self.error is not None
+
+    @property
+    def prompt_logprobs(self) -> list[float]:
+        """Of all prompt tokens but the first."""
+        return [logprob for scores in self.prompt for logprob in scores.logprobs]
 
 
 class ThreadedEngine:
@@ -98,20 +107,28 @@ class ThreadedEngine:
             self.receive()
 
     def _take(self, updates: Updates) -> None:
-        tokens, logprobs = iter(updates.token_ids), iter(updates.logprobs)
+        tokens, logprobs = iter(updates.token_ids), iter(zip(updates.logprobs, updates.ranks, strict=True))
+        top = iter(zip(updates.top_ids, updates.top_logprobs, strict=True))
+        for sequence_id, scores in updates.prompt_scores:
+            self._outputs[sequence_id].prompt.append(scores)
         asks = {
             first + choice
             for request, first in self._requests.values()
             if request.sampling.logprobs
             for choice in range(request.num_choices)
         }
-        for sequence_id, count, reason in zip(
-            updates.sequence_ids, updates.num_tokens, updates.finish_reasons, strict=True
+        num_top = updates.num_top or (0,) * len(updates.sequence_ids)
+        for sequence_id, count, reason, num_alternatives in zip(
+            updates.sequence_ids, updates.num_tokens, updates.finish_reasons, num_top, strict=True
         ):
             output = self._outputs[sequence_id]
             output.token_ids += [next(tokens) for _ in range(count)]
             if sequence_id in asks:
-                output.logprobs += [next(logprobs) for _ in range(count)]
+                for _ in range(count):
+                    logprob, rank = next(logprobs)
+                    output.logprobs.append(logprob)
+                    output.ranks.append(rank)
+                    output.top.append(dict(next(top) for _ in range(num_alternatives)))
             output.finish_reason = reason
         for sequence_id, error in updates.failures:
             self._outputs[sequence_id].error = error
@@ -155,9 +172,15 @@ def threaded_engine(
         engine_end.close()
 
 
-def tiny_request(request_id: str, prompt_ids: tuple[int, ...], *, n: int = 1, **sampling: object) -> Request:
+def tiny_request(
+    request_id: str, prompt_ids: tuple[int, ...], *, n: int = 1, priority: int = 0, **sampling: object
+) -> Request:
     """A greedy request that runs to max_tokens unless told otherwise."""
     params = {"max_tokens": 8, "seed": 0, "temperature": 0.0, "ignore_eos": True, **sampling}
     return Request(
-        request_id=request_id, prompt_ids=prompt_ids, sampling=SamplingParams(**params), num_choices=n
+        request_id=request_id,
+        prompt_ids=prompt_ids,
+        sampling=SamplingParams(**params),
+        num_choices=n,
+        priority=priority,
     )

@@ -1,3 +1,5 @@
+import math
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +66,113 @@ def test_rows_do_not_influence_each_other():
     alone = stages.keep_top_p(LOGITS[1:], torch.tensor([0.99]))
 
     assert torch.equal(both[1:], alone)
+
+
+def enumerated(logits, order_key, mass):
+    """The fewest tokens in the order of `order_key` whose probabilities sum to `mass`: token by token."""
+    total = sum(math.exp(x) for x in logits)
+    probabilities = [math.exp(x) / total for x in logits]
+    kept, reached = set(), 0.0
+    for index in sorted(range(len(logits)), key=lambda index: order_key(probabilities, index)):
+        if reached >= mass:
+            break
+        kept.add(index)
+        reached += probabilities[index]
+    return kept
+
+
+def by_probability(probabilities, index):
+    return -probabilities[index]
+
+
+def by_typicality(probabilities, index):
+    entropy = -sum(p * math.log(p) for p in probabilities)
+    return abs(-math.log(probabilities[index]) - entropy)
+
+
+ROWS = st.lists(
+    st.integers(-600, 600).map(lambda hundredths: hundredths / 100), min_size=1, max_size=12, unique=True
+)
+
+
+def one_row(values):
+    return torch.tensor([values], dtype=torch.float64)
+
+
+@given(values=ROWS, top_p=st.floats(0.01, 0.99))
+def test_top_p_equals_enumeration(values, top_p):
+    masked = stages.keep_top_p(one_row(values), torch.tensor([top_p], dtype=torch.float64))
+
+    assert set(kept(masked)[0]) == enumerated(values, by_probability, top_p)
+
+
+@given(values=ROWS, typical_p=st.floats(0.01, 0.99))
+def test_typical_p_equals_enumeration(values, typical_p):
+    masked = stages.keep_typical(one_row(values), torch.tensor([typical_p], dtype=torch.float64))
+
+    # Two tokens may be equally far from the entropy to the last bit: then both may stay.
+    found, expected = set(kept(masked)[0]), enumerated(values, by_typicality, typical_p)
+    assert expected <= found
+    assert len(found) <= len(expected) + 1
+
+
+@given(values=ROWS, min_p=st.floats(0.0, 1.0))
+def test_min_p_equals_enumeration(values, min_p):
+    masked = stages.keep_min_p(one_row(values), torch.tensor([min_p], dtype=torch.float64))
+    largest = max(values)
+    near = {i for i, x in enumerate(values) if abs(math.exp(x - largest) - min_p) < 1e-12}
+
+    expected = {i for i, x in enumerate(values) if math.exp(x - largest) >= min_p}
+    assert set(kept(masked)[0]) | near == expected | near
+
+
+@given(values=ROWS, top_k=st.integers(1, 14))
+def test_top_k_equals_enumeration(values, top_k):
+    masked = stages.keep_top_k(one_row(values), torch.tensor([top_k]))
+
+    assert set(kept(masked)[0]) == set(sorted(range(len(values)), key=lambda i: -values[i])[:top_k])
+
+
+@given(values=ROWS, threshold=st.floats(0.01, 0.6))
+def test_xtc_equals_enumeration(values, threshold):
+    probabilities = one_row(values).softmax(-1)[0].tolist()
+    masked = stages.exclude_top_choices(one_row(values), torch.tensor([threshold], dtype=torch.float64))
+    top = [i for i, p in enumerate(probabilities) if p >= threshold]
+    excluded = {i for i in top if probabilities[i] > min(probabilities[j] for j in top)}
+
+    assert set(kept(masked)[0]) == set(range(len(values))) - excluded
+
+
+def test_each_row_is_cut_by_its_own_parameters():
+    half = torch.tensor([0.5, 1.0])
+    off = torch.tensor([0.6, 2.0])
+
+    assert torch.equal(stages.keep_typical(LOGITS, half)[1], LOGITS[1])
+    assert torch.equal(stages.keep_min_p(LOGITS, 1 - half)[1], LOGITS[1])
+    assert torch.equal(stages.exclude_top_choices(LOGITS, off)[1], LOGITS[1])
+
+
+def test_entries_change_nothing_but_themselves():
+    entries = stages.Entries.gather([(0, [1, 2], [0.5, -0.5]), (1, [], [])], like=LOGITS)
+    logits = LOGITS.clone()
+    stages.add_bias(logits, entries)
+
+    assert (logits - LOGITS).tolist() == [[0.0, 0.5, -0.5, 0.0], [0.0] * 4]
+
+
+def test_no_entries_are_no_stage():
+    assert stages.Entries.gather([(0, [], []), (1, [], [])], like=LOGITS) is None
+
+
+def test_a_repetition_penalty_divides_above_zero_and_multiplies_below():
+    logits = torch.tensor([[4.0, -4.0, 1.0]])
+    stages.penalize_seen(logits, stages.Entries.gather([(0, [0, 1], [2.0, 2.0])], like=logits))
+
+    assert logits.tolist() == [[2.0, -8.0, 1.0]]
+
+
+def test_a_ban_is_lifted_only_in_the_row_where_nothing_else_is_left():
+    logits = LOGITS.clone()
+    stages.mask(logits, stages.Entries.gather([(0, [0, 1, 2, 3], [0.0] * 4), (1, [2], [0.0])], like=logits))
+
+    assert kept(logits) == [[0, 1, 2, 3], [0, 1, 3]]

@@ -38,3 +38,11 @@ def test_numbers_are_spread_evenly_over_zero_to_one():
     assert numbers.min() >= 0.0
     assert numbers.max() < 1.0
     assert abs(counts - 2000).max() < 200
+
+
+def test_the_two_lanes_of_a_counter_are_different_numbers():
+    first = np.array(uniforms([7] * 5000, [0] * 5000, range(5000)))
+    second = np.array(uniforms([7] * 5000, [0] * 5000, range(5000), lane=1))
+
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
+    assert 0.0 <= second.min() <= second.max() < 1.0

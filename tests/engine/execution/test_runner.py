@@ -8,6 +8,7 @@ from engine.errors import EngineCrashedError
 from engine.execution.runner import HEAD_TILE_ROWS, ModelRunner
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan
 from engine.request import SamplingParams
+from engine.token_scores import NO_SCORES
 from tests.support.specs import small_layout, small_spec
 
 CPU = torch.device("cpu")
@@ -64,8 +65,8 @@ def test_log_probabilities_come_only_for_those_who_ask():
     result = run(make_runner(), chunk(1, [5], logprobs=True), chunk(2, [6]))
     expected = 5.0 - torch.log(torch.tensor(999 + 5.0).double().new_tensor(999.0) + torch.tensor(5.0).exp())
 
-    assert result.logprobs[1] == ()
-    assert result.logprobs[0][0] == pytest.approx(float(expected))
+    assert result.logprobs[1] == NO_SCORES
+    assert result.logprobs[0].logprobs[0] == pytest.approx(float(expected))
 
 
 def test_scores_are_of_the_tokens_that_were_asked_about():
@@ -76,8 +77,8 @@ def test_scores_are_of_the_tokens_that_were_asked_about():
     )
 
     assert [len(scores) for scores in result.scores] == [2, 1]
-    assert result.scores[0][0] - result.scores[0][1] == pytest.approx(5.0)
-    assert result.scores[1] == pytest.approx(result.scores[0][:1])
+    assert result.scores[0].logprobs[0] - result.scores[0].logprobs[1] == pytest.approx(5.0)
+    assert result.scores[1].logprobs == pytest.approx(result.scores[0].logprobs[:1])
     assert result.token_ids == ((), (10,))
 
 

@@ -1,10 +1,13 @@
+import math
+
+import pytest
 import torch
 
-from engine.execution.sampler import SamplingRows, sample, token_logprobs
+from engine.execution.sampler import distribution, edit, sample
+from engine.execution.sampling_rows import SamplingRows
 from engine.plan import Draw
 from engine.request import SamplingParams
 
-CPU = torch.device("cpu")
 LOGITS = torch.log(torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64))
 
 
@@ -16,7 +19,7 @@ def draws(*params, choice=0):
 
 def rows(own, positions=None):
     positions = positions or [0] * len(own)
-    return SamplingRows.gather(own, positions, device=CPU, dtype=torch.float64)
+    return SamplingRows.gather(own, positions, like=LOGITS)
 
 
 def frequencies(num_draws, **params):
@@ -26,10 +29,10 @@ def frequencies(num_draws, **params):
 
 
 def test_a_greedy_row_takes_the_largest_logit():
-    token_ids, logprobs = sample(LOGITS, rows(draws({"temperature": 0.0})))
+    token_ids, scores = sample(LOGITS, rows(draws({"temperature": 0.0})))
 
     assert token_ids.tolist() == [0]
-    assert logprobs is None
+    assert scores is None
 
 
 def test_the_distribution_is_that_of_the_logits():
@@ -58,10 +61,19 @@ def test_top_p_draws_nothing_else():
 
 
 def test_a_seeded_row_draws_the_same_alone_and_in_company():
-    params = [{"seed": 5}, {"temperature": 0.0}, {"seed": 9, "top_p": 0.9}, {"seed": 11, "top_k": 3}]
+    params = [
+        {"seed": 5},
+        {"temperature": 0.0},
+        {"seed": 9, "top_p": 0.9},
+        {"seed": 11, "top_k": 3},
+        {"seed": 12, "min_p": 0.2, "typical_p": 0.8},
+        {"seed": 13, "xtc_probability": 0.5, "xtc_threshold": 0.05},
+        {"seed": 14, "logit_bias": ((3, 5.0),), "allowed_ids": (3, 4, 5)},
+        {"temperature": 0.0, "logit_bias": ((7, 50.0),)},
+    ]
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(4, 50, generator=generator, dtype=torch.float64)
-    together, _ = sample(logits, rows(draws(*params), [3, 4, 5, 6]))
+    logits = torch.randn(8, 50, generator=generator, dtype=torch.float64)
+    together, _ = sample(logits, rows(draws(*params), list(range(3, 11))))
     alone = [sample(logits[i : i + 1], rows(draws(own), [3 + i]))[0].item() for i, own in enumerate(params)]
 
     assert together.tolist() == alone
@@ -69,9 +81,9 @@ def test_a_seeded_row_draws_the_same_alone_and_in_company():
 
 def test_log_probabilities_are_of_the_raw_logits():
     own = draws({"temperature": 0.1, "logprobs": True, "seed": 1})
-    token_ids, logprobs = sample(LOGITS * 3 + 7, rows(own))
+    token_ids, scores = sample(LOGITS * 3 + 7, rows(own))
 
-    assert torch.allclose(logprobs, (LOGITS * 3).log_softmax(-1)[0, token_ids])
+    assert torch.allclose(scores.logprobs, (LOGITS * 3).log_softmax(-1)[0, token_ids])
 
 
 def test_a_masked_token_is_never_drawn_at_the_edges():
@@ -81,13 +93,115 @@ def test_a_masked_token_is_never_drawn_at_the_edges():
         random_rows=torch.tensor([0, 1]),
         uniforms=torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64),
         temperature=torch.ones(2, dtype=torch.float64),
-        top_k=None,
-        top_p=None,
-        needs_logprobs=False,
     )
 
     assert sample(logits, edges)[0].tolist() == [1, 2]
 
 
-def test_a_given_token_is_scored_by_its_row():
-    assert torch.allclose(token_logprobs(LOGITS, torch.tensor([2])).exp(), torch.tensor([0.125]).double())
+def probabilities(history=(), num_prompt=0, banned_ids=(), position=0, **params):
+    """The distribution a single draw from LOGITS is made from."""
+    sampling = SamplingParams(**{"max_tokens": 1, "seed": 0, **params})
+    draw = Draw(sampling=sampling, choice=0, history=history, num_prompt=num_prompt, banned_ids=banned_ids)
+    own = rows([draw], [position])
+    edited = LOGITS if own.edits is None else edit(LOGITS, own.edits)
+    return distribution(edited, own)[0].tolist()
+
+
+def normalized(*weights):
+    return pytest.approx([weight / sum(weights) for weight in weights], abs=1e-12)
+
+
+def test_a_bias_multiplies_a_probability_by_its_exponential():
+    assert probabilities(logit_bias=((2, math.log(4)),)) == normalized(0.5, 0.25, 0.5, 0.125)
+
+
+def test_only_allowed_tokens_are_drawn():
+    assert probabilities(allowed_ids=(1, 3)) == normalized(0, 0.25, 0, 0.125)
+
+
+def test_banned_tokens_are_not_drawn():
+    assert probabilities(banned_ids=(0, 2)) == normalized(0, 0.25, 0, 0.125)
+
+
+def test_where_every_token_is_banned_the_ban_is_lifted():
+    assert probabilities(allowed_ids=(1,), banned_ids=(1,)) == [0, 1, 0, 0]
+
+
+def test_a_bad_word_is_never_completed():
+    words = ((9, 1), (3,), (8, 2))
+
+    assert probabilities(history=(9,), bad_words_ids=words) == normalized(0.5, 0, 0.125, 0)
+
+
+def test_presence_and_frequency_penalties_count_the_output_alone():
+    found = probabilities(history=(3, 3, 0, 1, 1), num_prompt=2, presence_penalty=0.5, frequency_penalty=0.25)
+
+    once, twice = math.exp(-0.75), math.exp(-1.0)
+    assert found == normalized(0.5 * once, 0.25 * twice, 0.125, 0.125)
+
+
+def test_a_repetition_penalty_counts_prompt_and_output_once():
+    # Logits are negative here, so the penalty multiplies: p becomes p ** 2.
+    found = probabilities(history=(0, 1, 1), num_prompt=1, repetition_penalty=2.0)
+
+    assert found == normalized(0.5**2, 0.25**2, 0.125, 0.125)
+
+
+def test_dry_takes_more_the_longer_the_run():
+    found = probabilities(
+        history=(5, 6, 7, 2, 6, 7, 1, 5, 6, 7), dry_multiplier=0.5, dry_base=2.0, dry_allowed_length=2
+    )
+
+    assert found == normalized(0.5, 0.25 * math.exp(-0.5), 0.125 * math.exp(-1.0), 0.125)
+
+
+def test_min_p_is_relative_to_the_most_probable():
+    assert probabilities(min_p=0.4) == normalized(0.5, 0.25, 0, 0)
+
+
+def test_typical_p_keeps_what_is_nearest_to_the_entropy():
+    # The entropy is 1.75 bits; the surprises are 1, 2, 3 and 3 bits: token 1 is the nearest, then token 0.
+    assert probabilities(typical_p=0.2) == [0, 1, 0, 0]
+    assert probabilities(typical_p=0.6) == normalized(0.5, 0.25, 0, 0)
+
+
+def test_xtc_leaves_the_least_probable_of_the_top():
+    assert probabilities(xtc_probability=1.0, xtc_threshold=0.2) == normalized(0, 0.25, 0.125, 0.125)
+
+
+def test_xtc_with_a_single_top_choice_changes_nothing():
+    assert probabilities(xtc_probability=1.0, xtc_threshold=0.3) == normalized(0.5, 0.25, 0.125, 0.125)
+
+
+def test_xtc_applies_as_often_as_asked_and_by_a_coin_of_the_position():
+    found = [
+        probabilities(xtc_probability=0.3, xtc_threshold=0.2, position=place)[0] == 0 for place in range(2000)
+    ]
+
+    assert abs(sum(found) / 2000 - 0.3) < 0.03
+
+
+def test_a_greedy_row_takes_the_largest_after_bias_and_penalties():
+    biased, _ = sample(LOGITS, rows(draws({"temperature": 0.0, "logit_bias": ((3, 5.0),)})))
+    params = SamplingParams(max_tokens=9, seed=0, temperature=0.0, frequency_penalty=2.0)
+    penalized, _ = sample(LOGITS, rows([Draw(sampling=params, choice=0, history=(0,))]))
+
+    assert (biased.item(), penalized.item()) == (3, 1)
+
+
+def test_scores_are_of_the_raw_logits_whatever_was_edited():
+    before = LOGITS.clone()
+    own = {"temperature": 0.0, "logit_bias": ((3, 5.0),), "logprobs": True, "num_top_logprobs": 2}
+    _, scores = sample(LOGITS, rows(draws(own)))
+
+    assert torch.equal(LOGITS, before)
+    assert scores.logprobs.exp().tolist() == pytest.approx([0.125])
+    assert scores.ranks.tolist() == [3]
+    assert scores.top_ids.tolist() == [[0, 1]]
+
+
+def test_only_rows_that_ask_are_scored():
+    own = draws({"temperature": 0.0}, {"temperature": 0.0, "logprobs": True}, {"seed": 3})
+    _, scores = sample(LOGITS.repeat(3, 1), rows(own))
+
+    assert scores.logprobs.shape == (1,)

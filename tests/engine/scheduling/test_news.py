@@ -2,12 +2,15 @@ from engine.errors import StepError
 from engine.messages import Load, Updates
 from engine.request import FinishReason
 from engine.scheduling.news import News
+from engine.token_scores import TokenScores
+from tests.support.some_scores import some_scores
 
 
 def test_news_becomes_columns():
     news = News()
-    news.add(4, (17,), (), None)
-    news.add(9, (5, 6), (-1.0, -2.0), FinishReason.STOP)
+    news.add(4, (17,), None, prompt_scores=some_scores(-3.0))
+    scores = TokenScores(logprobs=(-1.0, -2.0), ranks=(1, 3), top_ids=(5, 8), top_logprobs=(-1.0, -0.5))
+    news.add(9, (5, 6), FinishReason.STOP, logprobs=scores)
     news.add_failure(3, StepError("x"))
 
     assert news.to_updates(Load(num_running=2)) == Updates(
@@ -15,6 +18,11 @@ def test_news_becomes_columns():
         num_tokens=(1, 2),
         token_ids=(17, 5, 6),
         logprobs=(-1.0, -2.0),
+        ranks=(1, 3),
+        num_top=(0, 1),
+        top_ids=(5, 8),
+        top_logprobs=(-1.0, -0.5),
+        prompt_scores=((4, some_scores(-3.0)),),
         finish_reasons=(None, FinishReason.STOP),
         failures=((3, StepError("x")),),
         load=Load(num_running=2),

@@ -24,12 +24,14 @@ class Bench:
         self.runner = FakeRunner(self.layout)
         self.next_id = 0
 
-    def add(self, prompt_length, *, max_tokens=4, n=1):
+    def add(self, prompt_length, *, max_tokens=4, n=1, salt="", priority=0, **sampling):
         request = Request(
+            cache_salt=salt,
             request_id=f"r{self.next_id}",
             prompt_ids=tuple(range(1, prompt_length + 1)),
-            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True),
+            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True, **sampling),
             num_choices=n,
+            priority=priority,
         )
         made = make_sequences(request, self.next_id, [self.layout.new_tables() for _ in range(n)])
         for sequence in made:
@@ -42,6 +44,13 @@ class Bench:
         plan = self.scheduler.plan()
         updates = self.scheduler.commit(plan, self.runner.finish(self.runner.begin(plan)))
         return {chunk.sequence_id: (chunk.start, chunk.stop) for chunk in plan.chunks}, updates
+
+
+def run_all(bench):
+    """Step until everything has ended; fail when nothing is planned though there is work."""
+    while bench.scheduler.has_work:
+        chunks, _ = bench.step()
+        assert chunks, "a step without work"
 
 
 def test_a_long_prompt_is_computed_in_chunks():
@@ -192,13 +201,6 @@ def test_blocks_of_an_ended_sequence_stay_until_its_last_step_is_committed():
     assert bench.pool.num_free_blocks == 64
 
 
-def run_all(bench):
-    """Step until everything has ended; fail when nothing is planned though there is work."""
-    while bench.scheduler.has_work:
-        chunks, _ = bench.step()
-        assert chunks, "a step without work"
-
-
 def test_waiting_choices_that_hold_a_shared_prompt_do_not_block_an_older_sequence():
     bench = Bench(None, num_blocks=12, block_size=1, max_step_tokens=64, max_chunk_tokens=4, max_running=2)
     bench.add(4, max_tokens=1, n=2)
@@ -218,6 +220,132 @@ def test_a_running_sequence_takes_no_blocks_from_an_older_waiting_one():
     assert held == [2]
     run_all(bench)
     assert follower.is_finished
+
+
+def test_a_prompt_computed_before_is_computed_from_its_last_block_on():
+    bench = Bench(None)
+    bench.add(20)
+    run_all(bench)
+    (again,) = bench.add(20)
+
+    assert bench.step()[0] == {1: (16, 20)}
+    assert again.num_cached == 16
+
+
+def test_generated_tokens_are_cached_like_the_prompt():
+    bench = Bench(None)
+    (first,) = bench.add(10, max_tokens=8)
+    run_all(bench)
+    turn = tuple(first.token_ids)
+    request = Request(
+        request_id="turn", prompt_ids=(*turn, 5, 6), sampling=SamplingParams(max_tokens=1, seed=0)
+    )
+    (second,) = make_sequences(request, 9, [bench.layout.new_tables()])
+    bench.runner.expect(9, request.prompt_ids)
+    bench.scheduler.add((second,))
+    bench.step()
+
+    assert second.num_cached == 16
+
+
+def test_a_windowed_prompt_is_found_again_long_after_it_left_the_window():
+    bench = Bench(6)
+    bench.add(20, max_tokens=40)
+    run_all(bench)
+    (again,) = bench.add(20)
+    bench.step()
+
+    assert again.num_cached == 16
+
+
+def test_identical_prompts_arriving_together_are_computed_once():
+    bench = Bench(None, max_step_tokens=64, max_chunk_tokens=8)
+    for _ in range(3):
+        bench.add(20)
+    computed = []
+    while bench.scheduler.has_work:
+        chunks, _ = bench.step()
+        computed += [chunk for chunk in chunks.values() if chunk[1] <= 20]
+
+    assert sorted(computed) == [(0, 8), (8, 16), (16, 20), (16, 20), (16, 20)]
+
+
+def test_what_one_tenant_cached_is_not_for_another():
+    bench = Bench(None)
+    bench.add(20, salt="one")
+    run_all(bench)
+    (other,) = bench.add(20, salt="two")
+    bench.step()
+
+    assert other.num_cached == 0
+
+
+def test_a_preempted_sequence_finds_what_it_had_computed():
+    bench = Bench(None, num_blocks=16)
+    (sequence,) = bench.add(20, max_tokens=8)
+    for _ in range(4):
+        bench.step()
+    bench.scheduler._preempt_when_idle(sequence, ask=True)
+
+    assert bench.step()[0][0][0] >= 16
+
+
+def test_the_lower_priority_is_admitted_first():
+    bench = Bench(None, max_running=1)
+    bench.add(1, priority=5)
+    bench.add(1, priority=-5)
+    bench.add(1)
+
+    order = []
+    while bench.scheduler.has_work:
+        order += [sequence_id for sequence_id in bench.step()[0] if sequence_id not in order]
+    assert order == [1, 2, 0]
+
+
+def test_the_higher_priority_is_preempted_though_it_came_first():
+    bench = Bench(None, num_blocks=4)
+    later, sooner = *bench.add(1, max_tokens=10, priority=1), *bench.add(6, max_tokens=10)
+    for _ in range(20):
+        bench.step()
+        if later.state is SequenceState.WAITING:
+            break
+
+    assert later.state is SequenceState.WAITING
+    assert sooner.state is SequenceState.RUNNING
+
+
+def test_a_scored_prompt_is_told_chunk_by_chunk():
+    bench = Bench(None)
+    bench.add(12, prompt_logprobs=0)
+    first, second = bench.step()[1], bench.step()[1]
+
+    assert [scores.logprobs for _, scores in first.prompt_scores] == [tuple(-float(i) for i in range(2, 10))]
+    assert (first.num_tokens, second.num_tokens) == ((0,), (1,))
+    assert [scores.logprobs for _, scores in second.prompt_scores] == [(-10.0, -11.0, -12.0)]
+
+
+def test_scoring_alone_ends_with_the_prompt_and_without_a_token():
+    bench = Bench(None)
+    bench.add(4, max_tokens=0, prompt_logprobs=0)
+    _, updates = bench.step()
+
+    assert (updates.num_tokens, updates.finish_reasons) == ((0,), (FinishReason.LENGTH,))
+    assert not bench.scheduler.has_work
+    assert bench.pool.num_free_blocks == 64
+
+
+def test_with_look_ahead_who_must_know_the_last_token_waits_and_others_do_not():
+    bench = Bench(None, steps_in_flight=2)
+    bench.add(3, frequency_penalty=1.0)
+    bench.add(3)
+    first = bench.scheduler.plan()
+    handle = bench.runner.begin(first)
+    second = bench.scheduler.plan()
+    bench.scheduler.commit(first, bench.runner.finish(handle))
+    third = bench.scheduler.plan()
+
+    assert [chunk.sequence_id for chunk in second.chunks] == [1]
+    assert [(chunk.sequence_id, chunk.takes_last_draw) for chunk in third.chunks] == [(0, False), (1, True)]
 
 
 def _without_eos(prompt, choice, max_tokens):

@@ -4,7 +4,7 @@ from datetime import datetime
 import pytest
 
 from engine.errors import CheckpointError, RequestError
-from engine.text.chat_template import ChatTemplate
+from engine.text.chat_template import ChatOptions, ChatTemplate
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -74,3 +74,42 @@ def test_messages_may_hold_more_than_text() -> None:
     rendered = render("{{ messages[0].tool_calls[0] | tojson }}", messages)
 
     assert json.loads(rendered) == {"name": "f", "arguments": {"x": 1}}
+
+
+TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+BEGUN = [*HELLO, {"role": "assistant", "content": "The answer is "}]
+
+
+def rendered(source: str, messages: list[dict[str, object]], **options: object) -> str:
+    return ChatTemplate.compile(source, {}).render(messages, ChatOptions(**options))
+
+
+def test_without_a_prompt_to_answer_the_conversation_is_all() -> None:
+    assert rendered(TURNS, HELLO, add_generation_prompt=False) == "<user>hello</s>"
+
+
+def test_a_continued_message_stays_open() -> None:
+    assert rendered(TURNS, BEGUN, continue_final_message=True) == "<user>hello</s><assistant>The answer is "
+
+
+def test_a_message_without_text_cannot_be_continued() -> None:
+    with pytest.raises(RequestError, match="no text") as caught:
+        rendered(TURNS, [{"role": "assistant", "content": None}], continue_final_message=True)
+
+    assert caught.value.param == "continue_final_message"
+
+
+def test_a_message_that_the_template_hides_cannot_be_continued() -> None:
+    with pytest.raises(RequestError, match="does not show"):
+        rendered("x", BEGUN, continue_final_message=True)
+
+
+def test_variables_reach_the_template_and_are_known() -> None:
+    source = "{% set a = 1 %}{{ mood }}{{ bos_token }}{{ strftime_now('') }}{{ raise_exception is defined }}{{ a }}"
+
+    assert "sad" in rendered(source, HELLO, variables={"mood": "sad"})
+    assert ChatTemplate.compile(source, {}).variables == {"mood"}
+
+
+def test_a_variable_does_not_replace_what_the_template_is_given() -> None:
+    assert rendered("{{ messages | length }}", HELLO, variables={"messages": []}) == "1"

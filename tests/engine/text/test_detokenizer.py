@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.text.detokenizer import ChoiceText, Delta, StopMatcher, TokenLogprob
+from engine.request import SamplingParams
+from engine.text.detokenizer import ChoiceText, Delta, StopMatcher, TextRules
+from engine.text.token_logprob import TokenLogprob
 from engine.text.tokenizer import Tokenizer
 from tests.support.golden_tokens import read_golden
+from tests.support.some_scores import some_scores
 from tests.support.tiny_gguf import write_tokenizer_gguf
 from tests.support.tiny_tokenizer import EOS_ID, IM_END_ID, write_tiny_tokenizer
 
-NO_EOS: frozenset[int] = frozenset()
+SPECIAL_IDS = frozenset({IM_END_ID, EOS_ID})
 LETTERS = st.text(alphabet="ab é🙂\n", max_size=24)
 STOPS = st.lists(st.text(alphabet="ab é🙂\n", min_size=1, max_size=5), max_size=4).map(tuple)
 
@@ -49,7 +52,7 @@ def feed_all(choice: ChoiceText, num_tokens: int, group: int = 1) -> list[Delta]
     deltas: list[Delta] = []
     for start in range(0, num_tokens, group):
         ids = range(start, min(start + group, num_tokens))
-        deltas.append(choice.feed(ids, [-float(token_id) for token_id in ids]))
+        deltas.append(choice.feed(ids, some_scores(*[-float(token_id) for token_id in ids])))
         if deltas[-1].is_stopped:
             return deltas
     return [*deltas, choice.flush()]
@@ -61,7 +64,7 @@ def test_joined_deltas_are_the_text_up_to_the_first_stop_however_it_is_cut(
     data: st.DataObject, text: str, stops: tuple[str, ...], group: int
 ) -> None:
     chunks = data.draw(cuts(text.encode()))
-    choice = ChoiceText(ChunkTokenizer(chunks), stops, NO_EOS)
+    choice = ChoiceText(ChunkTokenizer(chunks), TextRules(stop=stops))
 
     deltas = feed_all(choice, len(chunks), group)
 
@@ -76,7 +79,7 @@ def test_tokens_count_up_to_the_stop_and_are_released_unless_wholly_behind_its_s
     data: st.DataObject, text: str, stops: tuple[str, ...]
 ) -> None:
     chunks = data.draw(cuts(text.encode()))
-    choice = ChoiceText(ChunkTokenizer(chunks), stops, NO_EOS)
+    choice = ChoiceText(ChunkTokenizer(chunks), TextRules(stop=stops))
 
     deltas = feed_all(choice, len(chunks))
 
@@ -102,7 +105,7 @@ def test_each_released_id_comes_with_its_log_probability_and_its_text(
     data: st.DataObject, text: str, stops: tuple[str, ...]
 ) -> None:
     chunks = data.draw(cuts(text.encode()))
-    choice = ChoiceText(ChunkTokenizer(chunks), stops, NO_EOS)
+    choice = ChoiceText(ChunkTokenizer(chunks), TextRules(stop=stops))
 
     deltas = feed_all(choice, len(chunks))
 
@@ -117,7 +120,7 @@ def test_each_released_id_comes_with_its_log_probability_and_its_text(
 @settings(max_examples=200, deadline=None)
 def test_invalid_bytes_become_what_a_whole_decode_makes_of_them(data: st.DataObject, whole: bytes) -> None:
     chunks = data.draw(cuts(whole))
-    choice = ChoiceText(ChunkTokenizer(chunks), (), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer(chunks), TextRules())
 
     deltas = feed_all(choice, len(chunks))
 
@@ -150,13 +153,13 @@ def test_the_matcher_holds_exactly_the_longest_end_that_may_become_a_stop(
     ],
 )
 def test_the_first_stop_string_to_be_complete_cuts_the_text(stops: tuple[str, ...], shown: str) -> None:
-    choice = ChoiceText(ChunkTokenizer([b"xabcd"]), stops, NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([b"xabcd"]), TextRules(stop=stops))
 
     assert choice.feed([0], None) == Delta(text=shown, token_ids=(0,), logprobs=(), is_stopped=True)
 
 
 def test_a_possible_stop_is_held_back_and_released_when_it_comes_to_nothing() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"one", b" EN", b"TRY"]), ("END",), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([b"one", b" EN", b"TRY"]), TextRules(stop=("END",)))
 
     deltas = [choice.feed([token_id], None) for token_id in range(3)]
 
@@ -165,9 +168,11 @@ def test_a_possible_stop_is_held_back_and_released_when_it_comes_to_nothing() ->
 
 
 def test_a_stop_string_across_tokens_is_never_shown_and_its_own_tokens_are_dropped() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"one\n", b"\nUs", b"er", b":", b"more"]), ("\n\nUser:",), NO_EOS)
+    choice = ChoiceText(
+        ChunkTokenizer([b"one\n", b"\nUs", b"er", b":", b"more"]), TextRules(stop=("\n\nUser:",))
+    )
 
-    delta = choice.feed(range(5), [-0.5] * 5)
+    delta = choice.feed(range(5), some_scores(*[-0.5] * 5))
 
     assert delta == Delta(
         text="one",
@@ -180,7 +185,7 @@ def test_a_stop_string_across_tokens_is_never_shown_and_its_own_tokens_are_dropp
 
 def test_a_character_in_several_tokens_appears_with_its_last_byte() -> None:
     family = "👨‍👩‍👧".encode()
-    choice = ChoiceText(ChunkTokenizer([bytes([byte]) for byte in family]), (), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([bytes([byte]) for byte in family]), TextRules())
 
     deltas = [choice.feed([index], None) for index in range(len(family))]
 
@@ -189,7 +194,7 @@ def test_a_character_in_several_tokens_appears_with_its_last_byte() -> None:
 
 
 def test_bytes_that_are_no_text_are_held_for_three_bytes_at_most() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"\xf0", b"\x9f", b"\x99", b"\xff"]), (), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([b"\xf0", b"\x9f", b"\x99", b"\xff"]), TextRules())
 
     deltas = [choice.feed([index], None) for index in range(4)]
 
@@ -197,7 +202,7 @@ def test_bytes_that_are_no_text_are_held_for_three_bytes_at_most() -> None:
 
 
 def test_an_incomplete_character_at_the_end_becomes_a_replacement() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"a\xe2\x82"]), (), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([b"a\xe2\x82"]), TextRules())
     held = choice.feed([0], None)
 
     delta = choice.flush()
@@ -207,8 +212,8 @@ def test_an_incomplete_character_at_the_end_becomes_a_replacement() -> None:
 
 
 def test_flushing_releases_what_might_have_become_a_stop() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"the EN"]), ("END",), NO_EOS)
-    held = choice.feed([0], [-0.25])
+    choice = ChoiceText(ChunkTokenizer([b"the EN"]), TextRules(stop=("END",)))
+    held = choice.feed([0], some_scores(-0.25))
 
     delta = choice.flush()
 
@@ -218,9 +223,9 @@ def test_flushing_releases_what_might_have_become_a_stop() -> None:
 
 def test_special_tokens_have_no_text_but_ids_and_log_probabilities(tmp_path: Path) -> None:
     write_tiny_tokenizer(tmp_path)
-    choice = ChoiceText(Tokenizer.load(tmp_path), (), NO_EOS)
+    choice = ChoiceText(Tokenizer.load(tmp_path), TextRules(silent_ids=SPECIAL_IDS))
 
-    delta = choice.feed([ord("a"), IM_END_ID, ord("b"), EOS_ID], [-1.0, -2.0, -3.0, -4.0])
+    delta = choice.feed([ord("a"), IM_END_ID, ord("b"), EOS_ID], some_scores(-1.0, -2.0, -3.0, -4.0))
 
     assert (delta.text, delta.token_ids) == ("ab", (ord("a"), IM_END_ID, ord("b"), EOS_ID))
     assert [(entry.text, entry.token_bytes) for entry in delta.logprobs[1:2]] == [
@@ -231,7 +236,7 @@ def test_special_tokens_have_no_text_but_ids_and_log_probabilities(tmp_path: Pat
 def test_a_choice_keeps_the_space_before_its_first_word(tmp_path: Path) -> None:
     path = write_tokenizer_gguf(tmp_path / "tiny.gguf", read_golden("sentencepiece")["vocabulary"])
     tokenizer = Tokenizer.load(path)
-    choice = ChoiceText(tokenizer, (), NO_EOS)
+    choice = ChoiceText(tokenizer, TextRules(silent_ids=tokenizer.special_ids))
 
     deltas = [choice.feed([token_id], None) for token_id in tokenizer.encode("Hello 漢 🙂")]
 
@@ -239,7 +244,7 @@ def test_a_choice_keeps_the_space_before_its_first_word(tmp_path: Path) -> None:
 
 
 def test_an_ordinary_token_that_ends_sequences_has_no_text() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"a", b"."]), (), frozenset({1}))
+    choice = ChoiceText(ChunkTokenizer([b"a", b"."]), TextRules(silent_ids=frozenset({1})))
 
     delta = choice.feed([0, 1], None)
 
@@ -248,15 +253,15 @@ def test_an_ordinary_token_that_ends_sequences_has_no_text() -> None:
 
 def test_a_token_of_a_padded_vocabulary_has_no_text(tmp_path: Path) -> None:
     write_tiny_tokenizer(tmp_path)
-    choice = ChoiceText(Tokenizer.load(tmp_path), (), NO_EOS)
+    choice = ChoiceText(Tokenizer.load(tmp_path), TextRules(silent_ids=SPECIAL_IDS))
 
-    delta = choice.feed([263], [-1.0])
+    delta = choice.feed([263], some_scores(-1.0))
 
     assert (delta.text, delta.token_ids, delta.logprobs[0].token_bytes) == ("", (263,), b"")
 
 
 def test_feeding_after_the_end_is_our_own_mistake() -> None:
-    choice = ChoiceText(ChunkTokenizer([b"a", b"b"]), ("a",), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([b"a", b"b"]), TextRules(stop=("a",)))
     choice.feed([0], None)
 
     with pytest.raises(AssertionError, match="after its end"):
@@ -264,8 +269,48 @@ def test_feeding_after_the_end_is_our_own_mistake() -> None:
 
 
 def test_flushing_twice_is_our_own_mistake() -> None:
-    choice = ChoiceText(ChunkTokenizer([]), (), NO_EOS)
+    choice = ChoiceText(ChunkTokenizer([]), TextRules())
     choice.flush()
 
     with pytest.raises(AssertionError, match="ended twice"):
         choice.flush()
+
+
+def shown(tokens: Sequence[bytes], *, specials: frozenset[int] = frozenset(), **sampling: object) -> str:
+    """The text of a choice that got all of `tokens`, of which the last is an end of sequence."""
+    eos_ids = frozenset({len(tokens) - 1})
+    asked = SamplingParams(**{"max_tokens": 99, "seed": 0, **sampling})
+    choice = ChoiceText(ChunkTokenizer(tokens), TextRules.of(asked, specials, eos_ids))
+    delta = choice.feed(range(len(tokens)), None)
+    return delta.text if delta.is_stopped else delta.text + choice.flush().text
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text"),
+    [
+        ({}, "ab"),
+        ({"skip_special_tokens": False}, "a<s> <t>b"),
+        ({"skip_special_tokens": False, "spaces_between_special_tokens": False}, "a<s><t>b"),
+        ({"skip_special_tokens": False, "include_stop": True}, "a<s> <t>b<e>"),
+        ({"skip_special_tokens": False, "ignore_eos": True}, "a<s> <t>b<e>"),
+        ({"include_stop": True}, "ab"),
+    ],
+    ids=str,
+)
+def test_special_tokens_are_shown_as_asked(sampling: dict[str, object], text: str) -> None:
+    assert shown([b"a", b"<s>", b"<t>", b"b", b"<e>"], specials=frozenset({1, 2}), **sampling) == text
+
+
+@pytest.mark.parametrize(("include_stop", "text"), [(False, "one"), (True, "one.")])
+def test_the_text_of_a_stop_token_is_shown_only_if_asked_for(include_stop: bool, text: str) -> None:
+    assert shown([b"one", b".", b""], stop_token_ids=(1,), include_stop=include_stop) == text
+
+
+@pytest.mark.parametrize(("include_stop", "text"), [(False, "one"), (True, "oneEND")])
+def test_a_stop_string_is_shown_only_if_asked_for(include_stop: bool, text: str) -> None:
+    assert shown([b"oneE", b"NDx", b"y", b""], stop=("END",), include_stop=include_stop) == text
+
+
+@pytest.mark.parametrize(("min_tokens", "text"), [(0, "a"), (1, "a"), (2, "a.b"), (4, "a.b.c")])
+def test_stop_strings_are_looked_for_behind_min_tokens(min_tokens: int, text: str) -> None:
+    assert shown([b"a", b".", b"b", b".", b"c.d", b""], stop=(".",), min_tokens=min_tokens) == text

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from engine.errors import RequestError
+from engine.errors import CheckpointError, RequestError
 from engine.text.tokenizer import Tokenizer
 from tests.support.awkward_texts import AWKWARD_TEXTS
 from tests.support.golden_tokens import read_golden
@@ -105,7 +105,7 @@ def test_a_lone_surrogate_is_refused(tiny: Tokenizer) -> None:
 
 
 def test_messages_become_the_prompt_up_to_the_answer(tiny: Tokenizer) -> None:
-    ids = tiny.encode_chat([{"role": "user", "content": "hi"}])
+    ids = tiny.render_chat([{"role": "user", "content": "hi"}]).token_ids
 
     text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert tiny.decode(ids, skip_special_tokens=False) == text
@@ -114,14 +114,14 @@ def test_messages_become_the_prompt_up_to_the_answer(tiny: Tokenizer) -> None:
 
 def test_messages_that_the_template_cannot_take_are_refused(tiny: Tokenizer) -> None:
     with pytest.raises(RequestError, match="chat template refuses these messages") as caught:
-        tiny.encode_chat([{"role": "user"}])
+        tiny.render_chat([{"role": "user"}])
 
     assert caught.value.param == "messages"
 
 
 def test_messages_without_a_template_are_refused(byte_level: Tokenizer) -> None:
     with pytest.raises(RequestError, match="no chat template; send its prompt to /v1/completions"):
-        byte_level.encode_chat(TALK)
+        byte_level.render_chat(TALK)
 
 
 def test_a_template_that_writes_the_beginning_of_sequence_does_not_get_a_second(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_template_that_writes_the_beginning_of_sequence_does_not_get_a_second(
     vocabulary = {**read_golden("sentencepiece")["vocabulary"], **template}
     tokenizer = Tokenizer.load(write_tokenizer_gguf(tmp_path / "tiny.gguf", vocabulary, add_bos_token=True))
 
-    ids = tokenizer.encode_chat([{"role": "user", "content": "hello"}])
+    ids = tokenizer.render_chat([{"role": "user", "content": "hello"}]).token_ids
 
-    assert ids == tokenizer.encode("hello")
+    assert list(ids) == tokenizer.encode("hello")
     assert ids.count(1) == 1
 
 
@@ -151,7 +151,7 @@ def test_the_demo_model_renders_a_talk_as_transformers_does(
 ) -> None:
     for messages in (TALK, TALK[1:2], TALK[1:]):
         theirs = demo_oracle.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        assert demo.encode_chat(messages) == theirs
+        assert list(demo.render_chat(messages).token_ids) == theirs
 
 
 @pytest.mark.demo_model
@@ -170,3 +170,25 @@ def test_the_front_half_loads_neither_torch_nor_transformers() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_template_file_takes_the_place_of_the_checkpoints_own(tmp_path: Path) -> None:
+    write_tiny_tokenizer(tmp_path)
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ messages[0].content }}{{ mood }}")
+    tokenizer = Tokenizer.load(tmp_path, chat_template=template)
+
+    assert tokenizer.render_chat([{"role": "user", "content": "hi"}]).text == "hi"
+    assert tokenizer.template_variables == {"mood"}
+
+
+def test_a_template_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_tiny_tokenizer(tmp_path)
+
+    with pytest.raises(CheckpointError, match=r"nowhere\.jinja"):
+        Tokenizer.load(tmp_path, chat_template=tmp_path / "nowhere.jinja")
+
+
+def test_a_token_is_found_by_its_spelling(tiny: Tokenizer) -> None:
+    assert tiny.find("<|im_start|>") == IM_START_ID
+    assert tiny.find("<|fim_prefix|>") is None

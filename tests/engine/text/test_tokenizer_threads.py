@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import CheckpointError, RequestError
+from engine.text.chat_template import RenderedChat
 from engine.text.tokenizer_threads import INLINE_CHARACTERS, TokenizerThreads
 from tests.support.byte_tokenizer import ByteTokenizer
 
@@ -95,20 +96,22 @@ def test_only_long_text_is_encoded_on_a_thread(text: str, is_inline: bool):
 def test_only_long_chats_are_rendered_on_a_thread(messages: Sequence[Mapping[str, object]], is_inline: bool):
     tokenizer = WhereTokenizer()
 
-    async def run() -> tuple[int, ...]:
+    async def run() -> RenderedChat:
         threads = loaded(tokenizer)
         await threads.load()
-        ids = await threads.encode_chat(messages)
+        rendered = await threads.render_chat(messages)
         threads.close()
-        return ids
+        return rendered
 
-    assert asyncio.run(run()) == tuple(ByteTokenizer().encode_chat(messages))
+    assert asyncio.run(run()) == ByteTokenizer().render_chat(messages)
     assert [thread is threading.main_thread() for thread in tokenizer.threads] == [is_inline]
 
 
 def test_an_error_of_the_template_comes_back_from_the_thread():
     class Refusing(ByteTokenizer):
-        def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+        def render_chat(
+            self, messages: Sequence[Mapping[str, object]], options: object = None
+        ) -> RenderedChat:
             raise RequestError("roles must alternate", "messages")
 
     async def run() -> None:
@@ -116,7 +119,7 @@ def test_an_error_of_the_template_comes_back_from_the_thread():
         await threads.load()
         for text in (SHORT, LONG):
             with pytest.raises(RequestError, match="alternate"):
-                await threads.encode_chat([{"role": "user", "content": text}])
+                await threads.render_chat([{"role": "user", "content": text}])
         threads.close()
 
     asyncio.run(run())

@@ -33,3 +33,10 @@ async def test_the_model_is_listed_while_it_loads(client, engine):
     engine.state, engine.card = EngineState.STARTING, None
 
     assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_a_model_without_a_name_is_an_unknown_path(client):
+    answer = await client.get("/v1/models/")
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown_url"

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from server.schemas.common import unknown_fields
 from server.schemas.completions import CompletionRequest
 
 
@@ -56,27 +57,43 @@ def test_a_prompt_is_required():
     assert caught.value.errors()[0]["loc"] == ("prompt",)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("best_of", 2), ("echo", True), ("suffix", "x"), ("logprobs", 1), ("logprobs", 5)]
-)
-def test_what_is_valid_but_unbuilt_is_refused_by_name(name, value):
-    complaint = refused(**{name: value})
-
-    assert complaint["type"] == "unsupported_parameter"
-    assert complaint["ctx"]["param"] == name
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("best_of", 1), ("echo", False), ("suffix", None), ("logprobs", None)]
-)
-def test_a_value_that_asks_for_nothing_passes(name, value):
-    read(**{name: value})
-
-
-@pytest.mark.parametrize("value", [True, -1, 6, "0"])
-def test_logprobs_are_a_small_number(value):
+@pytest.mark.parametrize("value", [True, -1, "0"])
+def test_logprobs_are_a_number(value):
     assert refused(logprobs=value)["loc"] == ("logprobs",)
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 0, "logprobs": 1}, "max_tokens"),
+        ({"suffix": "x", "echo": True}, "suffix"),
+        ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
+    ],
+    ids=str,
+)
+def test_what_contradicts_itself_is_refused_by_name(fields, param):
+    assert refused(**fields)["ctx"]["param"] == param
+
+
+@pytest.mark.parametrize("fields", [{"echo": True}, {"prompt_logprobs": 0}], ids=str)
+def test_no_token_needs_to_be_generated_where_the_prompt_is_the_answer(fields):
+    assert read(max_tokens=0, **fields).scores_prompt
+
+
 def test_chat_parameters_are_unknown_here():
-    assert refused(messages=[])["type"] == "extra_forbidden"
+    assert list(unknown_fields(read(messages=[]))) == [("messages",)]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [[-5] * 100_000, [[1, -5]] * 100, [[-5] * 1000] * 100, ["x", 3] * 50],
+    ids=["ids", "lists", "long lists", "mixed"],
+)
+def test_a_long_list_is_refused_at_its_first_fault(prompt):
+    with pytest.raises(ValidationError) as refused:
+        CompletionRequest.model_validate({"model": "m", "prompt": prompt})
+
+    assert refused.value.error_count() <= 2

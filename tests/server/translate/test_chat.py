@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -6,16 +7,22 @@ from engine import FinishReason, RequestError
 from server.schemas.chat import ChatChunk, ChatCompletionRequest
 from server.translate.chat import ChatChunks, ChatFold, to_messages, to_request
 from server.translate.generation import Ticket
-from tests.server.translate.test_generation import event
+from tests.server.translate.test_generation import event, plain_usage
+from tests.support.fake_engine import FakeTokenizer, scored
 
 TICKET = Ticket(answer_id="chatcmpl-1", created_s=5.0, model_id="m", fingerprint="fp_1", seed=77)
 PROMPT_IDS = (1, 2, 3)
+ENCODER = FakeTokenizer({}, frozenset())
 
 
 def read(**fields: object) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate(
         {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
     )
+
+
+def requested(body: ChatCompletionRequest, *, max_context: int):
+    return to_request(body, PROMPT_IDS, TICKET, max_context=max_context, encoder=ENCODER)
 
 
 def chunks_of(written: bytes) -> list[dict]:
@@ -35,48 +42,48 @@ def folded(body: ChatCompletionRequest, *events) -> dict:
 
 
 def test_a_developer_speaks_as_system_to_the_template():
-    assert to_messages(read(messages=[{"role": "developer", "content": "x"}])) == [
+    assert to_messages(read(messages=[{"role": "developer", "content": "x"}]).messages) == [
         {"role": "system", "content": "x"}
     ]
 
 
 def test_names_and_call_ids_reach_the_template():
     messages = to_messages(
-        read(messages=[{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}])
+        read(messages=[{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}]).messages
     )
 
     assert messages == [{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}]
 
 
 def test_without_a_limit_an_answer_may_fill_the_context():
-    assert to_request(read(), PROMPT_IDS, TICKET, max_context=10).sampling.max_tokens == 7
+    assert requested(read(), max_context=10).sampling.max_tokens == 7
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_either_limit_counts(name):
-    assert to_request(read(**{name: 4}), PROMPT_IDS, TICKET, max_context=10).sampling.max_tokens == 4
+    assert requested(read(**{name: 4}), max_context=10).sampling.max_tokens == 4
 
 
 def test_a_prompt_that_fills_the_context_is_left_for_the_engine_to_refuse():
-    request = to_request(read(), PROMPT_IDS, TICKET, max_context=3)
+    request = requested(read(), max_context=3)
 
     assert request.max_total_tokens > 3
 
 
 def test_a_request_carries_what_the_body_says():
-    request = to_request(read(n=2, logprobs=True, seed=5), PROMPT_IDS, TICKET, max_context=10)
+    request = requested(read(n=2, logprobs=True, seed=5), max_context=10)
 
     assert (request.request_id, request.prompt_ids, request.num_choices) == ("chatcmpl-1", PROMPT_IDS, 2)
     assert (request.sampling.seed, request.sampling.logprobs, request.arrival_s) == (5, True, 5.0)
 
 
 def test_without_a_seed_the_tickets_is_used():
-    assert to_request(read(), PROMPT_IDS, TICKET, max_context=10).sampling.seed == 77
+    assert requested(read(), max_context=10).sampling.seed == 77
 
 
 def test_an_empty_prompt_is_refused():
     with pytest.raises(RequestError):
-        to_request(read(), (), TICKET, max_context=10)
+        to_request(read(), (), TICKET, max_context=10, encoder=ENCODER)
 
 
 def test_a_choice_is_its_role_its_text_and_its_end():
@@ -117,7 +124,7 @@ def test_usage_comes_last_and_is_null_before():
 
     assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1]["choices"] == []
-    assert chunks[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert plain_usage(chunks[-1]) == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
 def test_usage_is_absent_unless_asked_for():
@@ -174,7 +181,7 @@ def test_a_whole_answer_has_every_choice():
 
     assert [choice["message"]["content"] for choice in answer["choices"]] == ["ab", "x"]
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["stop", "length"]
-    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    assert plain_usage(answer) == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
 
 
 def test_a_whole_answer_has_what_was_asked_for():
@@ -196,3 +203,52 @@ def test_a_whole_answer_has_no_more_than_was_asked_for():
         "logprobs": None,
         "finish_reason": "stop",
     }
+
+
+SCORES = (None, scored("b", -0.5), scored("c", -0.5))
+
+
+def test_alternatives_are_asked_for_and_told():
+    body = read(logprobs=True, top_logprobs=2)
+    end = event("é", finish_reason=FinishReason.STOP)
+    end = replace(end, logprobs=(scored("é", -1.0, 2),))
+    answer = folded(body, end)
+
+    assert requested(body, max_context=10).sampling.num_top_logprobs == 2
+    (entry,) = answer["choices"][0]["logprobs"]["content"]
+    assert [other["token"] for other in entry["top_logprobs"]] == ["A", "B"]
+    assert entry["top_logprobs"][0]["bytes"] == [65]
+
+
+def test_scores_of_the_prompt_come_where_asked_for():
+    body = read(prompt_logprobs=0)
+    end = event("x", finish_reason=FinishReason.STOP, prompt_logprobs=SCORES)
+    answer, chunks = folded(body, end), streamed(body, end)
+
+    assert [list(entry or ()) for entry in answer["prompt_logprobs"]] == [[], ["98"], ["99"]]
+    assert chunks[0]["prompt_logprobs"] == answer["prompt_logprobs"]
+    assert all("prompt_logprobs" not in chunk for chunk in chunks[1:])
+
+
+def test_scores_come_although_another_choice_began():
+    chunks = streamed(read(prompt_logprobs=0, n=2), event("a", choice=1), event("b", prompt_logprobs=SCORES))
+
+    assert sum("prompt_logprobs" in chunk for chunk in chunks) == 1
+
+
+def test_usage_may_be_told_in_every_chunk():
+    body = read(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    chunks = streamed(body, event("a", count=1), event("b", count=2))
+
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 1, 2, 2]
+
+
+def test_usage_has_its_details():
+    usage = folded(read(), event("a", finish_reason=FinishReason.STOP))["usage"]
+
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 0
+
+
+def test_the_priority_reaches_the_engine():
+    assert requested(read(priority=-3), max_context=10).priority == -3

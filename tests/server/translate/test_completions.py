@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -6,11 +7,14 @@ from engine import FinishReason
 from server.schemas.completions import CompletionChunk, CompletionRequest
 from server.translate.completions import CompletionChunks, CompletionFold, to_requests
 from server.translate.generation import Ticket
+from server.translate.prompt import Prompt
 from tests.server.translate.test_chat import chunks_of
-from tests.server.translate.test_generation import event
+from tests.server.translate.test_generation import event, plain_usage
+from tests.support.fake_engine import FakeTokenizer, scored
 
 TICKET = Ticket(answer_id="cmpl-1", created_s=5.0, model_id="m", fingerprint="fp_1", seed=77)
-PROMPTS = [(1, 2, 3), (4,)]
+PROMPTS = [Prompt(token_ids=(1, 2, 3)), Prompt(token_ids=(4,))]
+ENCODER = FakeTokenizer({}, frozenset())
 
 
 def read(**fields: object) -> CompletionRequest:
@@ -30,20 +34,20 @@ def folded(body: CompletionRequest, *events) -> dict:
 
 
 def test_each_prompt_is_a_request_of_its_own():
-    requests = to_requests(read(n=3, logprobs=0), PROMPTS, TICKET)
+    requests = to_requests(read(n=3, logprobs=0), PROMPTS, TICKET, ENCODER)
 
     assert [request.request_id for request in requests] == ["cmpl-1-0", "cmpl-1-1"]
-    assert [request.prompt_ids for request in requests] == PROMPTS
+    assert [request.prompt_ids for request in requests] == [(1, 2, 3), (4,)]
     assert all(request.num_choices == 3 and request.sampling.logprobs for request in requests)
 
 
 def test_without_a_limit_an_answer_has_sixteen_tokens():
-    assert to_requests(read(), PROMPTS, TICKET)[0].sampling.max_tokens == 16
-    assert to_requests(read(max_tokens=9), PROMPTS, TICKET)[0].sampling.max_tokens == 9
+    assert to_requests(read(), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 16
+    assert to_requests(read(max_tokens=9), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 9
 
 
 def test_without_logprobs_none_are_asked_for():
-    assert not to_requests(read(), PROMPTS, TICKET)[0].sampling.logprobs
+    assert not to_requests(read(), PROMPTS, TICKET, ENCODER)[0].sampling.logprobs
 
 
 def test_choices_are_numbered_prompt_by_prompt():
@@ -71,7 +75,7 @@ def test_usage_comes_last_and_is_null_before():
     chunks = streamed(body, (0, event("a", count=2)), (1, event("b", count=3)))
 
     assert [chunk["usage"] for chunk in chunks[:-1]] == [None, None]
-    assert chunks[-1]["usage"] == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
+    assert plain_usage(chunks[-1]) == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
 
 
 def test_offsets_go_on_from_chunk_to_chunk():
@@ -137,3 +141,132 @@ def test_a_whole_answer_has_no_more_than_was_asked_for():
 
     assert set(answer) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
     assert answer["choices"][0] == {"index": 0, "text": "a", "logprobs": None, "finish_reason": "stop"}
+
+
+HI = Prompt(token_ids=(72, 105), text="Hi", text_offsets=(0, 1), opening=b"H")
+SCORES = (None, scored("i", -0.5, 1))
+
+
+def told(body: CompletionRequest, *events, prompts=(HI,)) -> list[dict]:
+    chunks = CompletionChunks(body, TICKET, prompts)
+    return chunks_of(b"".join(chunks.add(0, e) for e in events) + chunks.end())
+
+
+def answered(body: CompletionRequest, *events) -> list[dict]:
+    fold = CompletionFold(body, TICKET, [HI])
+    for e in events:
+        fold.add(0, e)
+    return json.loads(fold.to_json())["choices"]
+
+
+def test_scoring_asks_for_the_prompts_log_probabilities():
+    (request,) = to_requests(read(echo=True, logprobs=2, max_tokens=0), [HI], TICKET, ENCODER)
+
+    assert (request.sampling.prompt_logprobs, request.sampling.num_top_logprobs) == (2, 2)
+    assert request.sampling.max_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "scores"),
+    [
+        ({}, None),
+        ({"echo": True}, None),
+        ({"logprobs": 3}, None),
+        ({"echo": True, "max_tokens": 0}, 0),
+        ({"prompt_logprobs": 4, "echo": True, "logprobs": 1}, 4),
+    ],
+    ids=str,
+)
+def test_a_prompt_is_scored_only_where_the_answer_needs_it(fields, scores):
+    (request,) = to_requests(read(**fields), [HI], TICKET, ENCODER)
+
+    assert request.sampling.prompt_logprobs == scores
+
+
+def test_an_echo_repeats_the_prompt_with_its_scores():
+    end = event("!", logged=("!",), finish_reason=FinishReason.LENGTH, prompt_logprobs=SCORES)
+    (choice,) = answered(read(echo=True, logprobs=1, max_tokens=1), end)
+
+    assert choice["text"] == "Hi!"
+    assert choice["logprobs"] == {
+        "tokens": ["H", "i", "!"],
+        "token_logprobs": [None, -0.5, -1.0],
+        "top_logprobs": [None, {"A": -0.125, "i": -0.5}, {"!": -1.0}],
+        "text_offset": [0, 1, 2],
+    }
+
+
+def test_an_echo_without_log_probabilities_is_only_text():
+    (choice,) = answered(read(echo=True), event("!", finish_reason=FinishReason.STOP))
+
+    assert (choice["text"], choice["logprobs"]) == ("Hi!", None)
+
+
+def test_a_scored_prompt_alone_is_an_answer():
+    end = event(count=0, token_ids=(), finish_reason=FinishReason.LENGTH, prompt_logprobs=SCORES)
+    (choice,) = answered(read(echo=True, logprobs=0, max_tokens=0), end)
+
+    assert choice["text"] == "Hi"
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.5]
+
+
+def test_each_streamed_choice_begins_with_the_echo():
+    body = read(echo=True, logprobs=1, n=2)
+    chunks = told(
+        body,
+        event("b", choice=1, logged=("b",)),
+        event("a", choice=0, logged=("a",), prompt_logprobs=SCORES),
+        event("c", choice=1, logged=("c",)),
+    )
+    choices = [chunk["choices"][0] for chunk in chunks]
+
+    assert [(choice["index"], choice["text"]) for choice in choices] == [(0, "Hia"), (1, "Hib"), (1, "c")]
+    assert [choice["logprobs"]["text_offset"] for choice in choices] == [[0, 1, 2], [0, 1, 2], [3]]
+
+
+def test_a_streamed_score_comes_without_any_token():
+    chunks = told(
+        read(echo=True, logprobs=0, max_tokens=0),
+        event(count=0, token_ids=(), finish_reason=FinishReason.LENGTH, prompt_logprobs=SCORES),
+    )
+
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Hi"]
+
+
+def test_scores_of_the_prompt_come_where_asked_for():
+    end = event("!", finish_reason=FinishReason.STOP, prompt_logprobs=SCORES)
+    (choice,) = answered(read(prompt_logprobs=0), end)
+    chunks = told(read(prompt_logprobs=0), end)
+
+    scores = [None, {"105": {"logprob": -0.5, "rank": 2, "decoded_token": "i"}}]
+    assert choice["prompt_logprobs"] == scores
+    assert chunks[0]["choices"][0]["prompt_logprobs"] == scores
+
+
+def test_the_best_choices_are_shown_and_all_are_counted():
+    body = read(best_of=3, n=2)
+    fold = CompletionFold(body, TICKET, [HI])
+    for choice, value in enumerate((-3.0, -1.0, -2.0)):
+        logprobs = (scored("x", value),)
+        fold.add(
+            0, replace(event(str(choice), choice=choice, finish_reason=FinishReason.STOP), logprobs=logprobs)
+        )
+    answer = json.loads(fold.to_json())
+
+    assert [choice["text"] for choice in answer["choices"]] == ["1", "2"]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert answer["choices"][0]["logprobs"] is None
+    assert answer["usage"]["completion_tokens"] == 3
+
+
+def test_choosing_the_best_needs_log_probabilities():
+    (request,) = to_requests(read(best_of=3, n=2), [HI], TICKET, ENCODER)
+
+    assert (request.num_choices, request.sampling.logprobs) == (3, True)
+
+
+def test_usage_may_be_told_in_every_chunk():
+    body = read(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    chunks = told(body, event("a", count=1), event("b", count=2))
+
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 2, 2]

@@ -1,0 +1,115 @@
+"""Which block holds which tokens: hash chains of sequences, and the index of blocks by hash.
+
+A block's hash stands for its own tokens and all before it, so equal hashes mean equal content of
+the cache. Who owns a block, and when it is evicted, is the pool's business.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+
+HASH_BYTES = 16
+
+
+class HashChain:
+    """The hashes of a sequence's full blocks, computed as its tokens become known.
+
+    `salt` separates callers who must not see what others have cached: chains with different salts
+    have no hash in common.
+    """
+
+    __slots__ = ("_block_size", "_root", "hashes")
+
+    def __init__(self, block_size: int, salt: str = "") -> None:
+        self._block_size = block_size
+        self._root = blake2b(salt.encode(), digest_size=HASH_BYTES).digest()
+        self.hashes: list[bytes] = []
+
+    def extend(self, token_ids: Sequence[int]) -> None:
+        """Hash the full blocks of `token_ids`, the whole sequence so far, that are not hashed yet."""
+        size = self._block_size
+        for number in range(len(self.hashes), len(token_ids) // size):
+            parent = self.hashes[-1] if self.hashes else self._root
+            tokens = token_ids[number * size : (number + 1) * size]
+            content = parent + b"".join(token_id.to_bytes(4, "little") for token_id in tokens)
+            self.hashes.append(blake2b(content, digest_size=HASH_BYTES).digest())
+
+
+class PrefixIndex:
+    """Finds the block of a cache group that holds the content of a hash.
+
+    It also remembers up to `max_seen` hashes whose blocks may be gone: where a new sequence leaves
+    what was seen before is a junction, after which others will leave too.
+    """
+
+    def __init__(self, max_seen: int) -> None:
+        self._block_of: dict[tuple[int, bytes], int] = {}
+        self._key_of: dict[int, tuple[int, bytes]] = {}
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._max_seen = max_seen
+
+    def __contains__(self, block_id: int) -> bool:
+        return block_id in self._key_of
+
+    def __len__(self) -> int:
+        return len(self._key_of)
+
+    def find(self, group: int, block_hash: bytes) -> int | None:
+        """The block with that content in that group, or None."""
+        return self._block_of.get((group, block_hash))
+
+    def put(self, group: int, block_hash: bytes, block_id: int) -> None:
+        """Say what a computed block holds. Of two blocks with equal content the first stays known."""
+        self._seen[block_hash] = None
+        self._seen.move_to_end(block_hash)
+        if len(self._seen) > self._max_seen:
+            self._seen.popitem(last=False)
+        key = (group, block_hash)
+        if key not in self._block_of and block_id not in self._key_of:
+            self._block_of[key] = block_id
+            self._key_of[block_id] = key
+
+    def forget(self, block_id: int) -> None:
+        """The block is about to hold something else."""
+        key = self._key_of.pop(block_id, None)
+        if key is not None:
+            del self._block_of[key]
+
+    def num_seen(self, hashes: Sequence[bytes]) -> int:
+        """How many leading blocks were ever computed, as far as remembered."""
+        return next((n for n, block_hash in enumerate(hashes) if block_hash not in self._seen), len(hashes))
+
+    def longest_hit(
+        self, hashes: Sequence[bytes], max_blocks: int, windows: Sequence[tuple[int | None, int]]
+    ) -> int:
+        """The most leading blocks, up to `max_blocks`, after which a sequence could go on.
+
+        `windows` has (window, block size) per group. A hit of k blocks needs, in each group, only
+        those that a query behind it still sees: with window 8 and blocks of 4, the query at 12
+        sees 5..12, so a hit of 3 blocks needs blocks 1 and 2.
+        """
+        limit = min(max_blocks, len(hashes))
+        runs = [self._runs(group, hashes, limit) for group in range(len(windows))]
+        for num_blocks in range(limit, 0, -1):
+            if all(
+                run[num_blocks - 1] >= num_blocks - _first_seen(num_blocks, window, size)
+                for run, (window, size) in zip(runs, windows, strict=True)
+            ):
+                return num_blocks
+        return 0
+
+    def _runs(self, group: int, hashes: Sequence[bytes], limit: int) -> list[int]:
+        """For each block, how many consecutive ones up to and with it are present."""
+        runs: list[int] = []
+        run = 0
+        for block_hash in hashes[:limit]:
+            run = run + 1 if (group, block_hash) in self._block_of else 0
+            runs.append(run)
+        return runs
+
+
+def _first_seen(num_blocks: int, window: int | None, block_size: int) -> int:
+    """The oldest block that the query behind `num_blocks` blocks sees."""
+    if window is None:
+        return 0
+    return max(0, num_blocks * block_size - window + 1) // block_size

@@ -1,0 +1,121 @@
+import pytest
+
+from engine import RequestError
+from server.prompting import known_variables, read_prompts, render_conversation, render_for_tokenize
+from server.schemas.chat import ChatCompletionRequest
+from server.schemas.completions import CompletionRequest
+from server.schemas.tokens import TokenizeRequest
+from server.settings import Settings
+from server.translate.safety import SAFE_PROMPT
+
+pytestmark = pytest.mark.anyio
+USER = {"role": "user", "content": "Hi"}
+
+
+def chat(**fields: object) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"model": "m", "messages": [USER], **fields})
+
+
+def completion(**fields: object) -> CompletionRequest:
+    return CompletionRequest.model_validate({"model": "m", "prompt": "Hi", **fields})
+
+
+async def test_the_safety_prompt_is_a_system_message(engine):
+    rendered = await render_conversation(engine, Settings(), chat(safe_prompt=True))
+
+    assert rendered.text == f"system:{SAFE_PROMPT}\nuser:Hi\n"
+
+
+async def test_where_the_template_knows_no_system_the_user_says_it(engine):
+    engine.refuses_system = True
+    rendered = await render_conversation(engine, Settings(), chat(safe_prompt=True))
+
+    assert rendered.text == f"user:{SAFE_PROMPT}\n\nHi\n"
+
+
+async def test_without_the_wish_there_is_no_safety_prompt(engine):
+    assert (await render_conversation(engine, Settings(), chat(safe_prompt=False))).text == "user:Hi\n"
+
+
+async def test_variables_reach_the_template(engine):
+    body = chat(chat_template_kwargs={"enable_thinking": False}, reasoning_effort="low")
+    await render_conversation(engine, Settings(), body)
+
+    assert engine.options[0].variables == {"enable_thinking": False, "reasoning_effort": "low"}
+
+
+async def test_a_variable_that_the_template_does_not_read_is_refused(engine):
+    with pytest.raises(RequestError, match="'mood'") as caught:
+        await render_conversation(engine, Settings(), chat(chat_template_kwargs={"mood": 1}))
+
+    assert caught.value.param == "chat_template_kwargs"
+
+
+async def test_or_passed_on_where_unknown_fields_are_ignored(engine):
+    settings = Settings(unknown_fields="ignore")
+    await render_conversation(engine, settings, chat(chat_template_kwargs={"mood": 1}))
+
+    assert engine.options[0].variables == {"mood": 1}
+    assert known_variables(engine, settings) is None
+
+
+@pytest.mark.parametrize(("effort", "is_refused"), [("none", False), ("high", True)])
+async def test_effort_needs_a_template_that_reads_it(engine, effort, is_refused):
+    engine.template_variables = frozenset()
+    if not is_refused:
+        await render_conversation(engine, Settings(), chat(reasoning_effort=effort))
+        assert engine.options[0].variables == {}
+        return
+    with pytest.raises(RequestError) as caught:
+        await render_conversation(engine, Settings(), chat(reasoning_effort=effort))
+
+    assert caught.value.param == "reasoning_effort"
+
+
+async def test_a_truncated_conversation_is_shown_as_the_model_gets_it(engine):
+    rendered = await render_conversation(engine, Settings(), chat(truncate_prompt_tokens=3))
+
+    assert (rendered.text, len(rendered.token_ids)) == ("Hi\n", 3)
+
+
+async def test_the_ends_of_the_prompt_reach_the_template(engine):
+    body = chat(continue_final_message=True, add_generation_prompt=False, add_special_tokens=True)
+    await render_conversation(engine, Settings(), body)
+
+    options = engine.options[0]
+    assert (options.continue_final_message, options.add_generation_prompt) == (True, False)
+    assert options.add_special_tokens
+
+
+async def test_only_prompts_that_are_echoed_are_spelled(engine):
+    (plain,) = await read_prompts(engine, completion())
+    (shown,) = await read_prompts(engine, completion(echo=True))
+
+    assert (plain.token_ids, plain.text) == ((72, 105), "")
+    assert (shown.token_ids, shown.text, shown.text_offsets) == ((72, 105), "Hi", (0, 1))
+
+
+async def test_a_truncated_prompt_is_echoed_truncated(engine):
+    (prompt,) = await read_prompts(engine, completion(prompt="abc", echo=True, truncate_prompt_tokens=2))
+
+    assert prompt.text == "bc"
+
+
+async def test_an_id_that_is_none_cannot_be_echoed(engine):
+    with pytest.raises(RequestError) as caught:
+        await read_prompts(engine, completion(prompt=[2**30], echo=True))
+
+    assert caught.value.param == "prompt"
+
+
+async def test_a_gap_is_asked_for_with_the_models_own_tokens(engine):
+    engine.special = {"<fim_prefix>": 0x100000, "<fim_suffix>": 0x100001, "<fim_middle>": 0x100002}
+    (prompt,) = await read_prompts(engine, completion(prompt="a", suffix="b"))
+
+    assert prompt.token_ids == (0x100000, 97, 0x100001, 98, 0x100002)
+
+
+async def test_a_conversation_can_be_tokenized(engine):
+    body = TokenizeRequest.model_validate({"messages": [USER]})
+
+    assert await render_for_tokenize(engine, Settings(), body) == tuple(map(ord, "user:Hi\n"))
