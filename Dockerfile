@@ -4,12 +4,14 @@
 #     docker build --target cuda -t ringserve:cuda .
 
 ARG PYTHON_IMAGE=python:3.12-slim
+# The same, with the compiler that the native kernels take; none of it reaches an image.
+ARG BUILD_IMAGE=python:3.12
 
 # What is copied here is all that an installation reads; .dockerignore lets nothing else in.
-FROM ${PYTHON_IMAGE} AS source
+FROM ${BUILD_IMAGE} AS source
 RUN python -m venv /opt/ringserve
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY engine engine
 COPY server server
 

@@ -6,6 +6,7 @@ reference computes. Everything else is in pyproject.toml.
 """
 
 import platform
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,9 @@ FOLDER = "engine/kernels/cpu"
 COMMON_SOURCES = ["context.cpp", "decode_step.cpp", "operations.cpp", "packing.cpp", "thread_pool.cpp"]
 KERNEL_SOURCES = ["attention.cpp", "elementwise.cpp", "level.cpp", "linear.cpp"]
 COMPILE_FLAGS = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
+LINK_FLAGS = ["-pthread", "-s"]
+if sys.platform == "linux":
+    LINK_FLAGS += ["-static-libstdc++", "-static-libgcc"]  # where it is built is not where it runs
 # Vectors wider than a level's registers change how functions of ours would pass them, which no one
 # else calls; gcc 12 takes its own intrinsics' undefined inputs for mistakes.
 KERNEL_FLAGS = ["-Wno-psabi", "-Wno-ignored-attributes", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
@@ -43,7 +47,7 @@ class BuildKernels(build_ext):
         objects += self._compile(COMMON_SOURCES, [], "common", defines)
         target = self.get_ext_fullpath(ext.name)
         self.compiler.link_shared_object(
-            objects, target, extra_postargs=["-pthread"], target_lang="c++", build_temp=self.build_temp
+            objects, target, extra_postargs=LINK_FLAGS, target_lang="c++", build_temp=self.build_temp
         )
 
     def _compile_level(self, level_and_flags: tuple[str, list[str]]) -> list[str]:

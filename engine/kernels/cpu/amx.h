@@ -1,7 +1,9 @@
 // Many rows at once on AMX tiles: the same exact sums of codes, the same floating-point steps.
 //
-// Groups are taken four at a time: their weights are unpacked into tile form, then every block of
-// up to 16 rows multiplies them and adds its share. What is in use stays in the first-level cache.
+// A tile of 16 outputs is unpacked whole; then each block of up to 16 rows runs through its groups,
+// its sums in registers: while the vector units add one group's share, the tiles multiply the next.
+// Tried: batches of groups for all rows, sums in memory; products and shares took turns instead of
+// overlapping, at half the speed.
 #pragma once
 
 #include "linear.h"
@@ -12,9 +14,6 @@ namespace {
 #if defined(__AMX_INT8__)
 
 constexpr int MIN_TILED_ROWS = 5;  // below, the tiles' rows stay too empty
-constexpr int BATCH = 4;           // groups
-constexpr size_t TILE_BYTES = 1024;
-
 struct alignas(64) TileShapes {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -28,17 +27,20 @@ struct alignas(64) TileShapes {
   }
 };
 
-// Tile 0: codes of up to 16 rows. Tiles 1 and 2: weights. Tiles 4 to 7: sums. With four bits the
-// weights stand twice, times 16 for the high bytes and plain for the low ones, and one product
-// takes both; eight bits leave no room for that, so high and low bytes (tiles 0 and 3) are
-// multiplied apart.
-struct Scratch {
-  alignas(64) uint8_t weights[BATCH][2][TILE_BYTES];
-  alignas(64) int32_t dots[2][BATCH][TILE_OUTPUTS][TILE_OUTPUTS];
-  alignas(64) int32_t low_dots[2][TILE_OUTPUTS][TILE_OUTPUTS];
-  alignas(64) float sums[2][MAX_PANEL_ROWS][TILE_OUTPUTS];
+// With four bits a group's weights stand twice in a tile, times 16 for the codes' high bytes and
+// plain for the low ones, and one product takes both. Eight bits leave no room for that: high and
+// low bytes are multiplied apart.
+enum Tile : int { HIGH_CODES = 0, LOW_CODES = 1, WEIGHTS = 2, SUMS = 3, LOW_SUMS = 4 };
+
+// Products of all pairs of a row and an output, of one group: of the codes' high bytes and, with
+// eight bits, of the low ones.
+struct alignas(64) Products {
+  int32_t high[TILE_OUTPUTS][TILE_OUTPUTS];
+  int32_t low[TILE_OUTPUTS][TILE_OUTPUTS];
 };
-static_assert(sizeof(Scratch) <= PANEL_SCRATCH_BYTES);
+
+template <int BITS>
+constexpr size_t WEIGHT_TILE_BYTES = BITS == 4 ? 1024 : 512;
 
 // The compiler does not know which memory the tile instructions read and write.
 RS_INLINE void settle_memory(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
@@ -47,11 +49,11 @@ template <int BITS>
 void shape_tiles(int num_rows) {
   TileShapes shapes;
   const int depth = BITS == 4 ? CODE_BYTES : GROUP;
-  shapes.set(0, num_rows, depth);
-  shapes.set(3, num_rows, depth);
-  shapes.set(1, depth / 4, 64);
-  shapes.set(2, depth / 4, 64);
-  for (int tile = 4; tile < 8; ++tile) shapes.set(tile, num_rows, 64);
+  shapes.set(HIGH_CODES, num_rows, depth);
+  shapes.set(LOW_CODES, num_rows, depth);
+  shapes.set(WEIGHTS, depth / 4, 64);
+  shapes.set(SUMS, num_rows, 64);
+  shapes.set(LOW_SUMS, num_rows, 64);
   settle_memory(&shapes);
   _tile_loadconfig(&shapes);
 }
@@ -70,77 +72,59 @@ RS_INLINE void unpack_tile(const uint8_t* packed, uint8_t* weights) {
   }
 }
 
+// The products of one group. (The instructions take literals only: the numbers are those of Tile.)
 template <int BITS>
-RS_INLINE void multiply_tiles(const int8_t* codes, size_t row_bytes, Scratch& scratch, int index) {
-  settle_memory(&scratch);
+RS_INLINE void multiply_tiles(const int8_t* codes, size_t row_bytes, const uint8_t* weights, Products& products) {
+  settle_memory(&products);
   _tile_loadd(0, codes, row_bytes);
-  _tile_loadd(1, scratch.weights[index][0], 64);
-  _tile_loadd(2, scratch.weights[index][1], 64);
-  _tile_zero(4);
-  _tile_dpbsud(4, 0, 1);
-  _tile_stored(4, scratch.dots[0][index], 64);
-  _tile_zero(5);
-  _tile_dpbsud(5, 0, 2);
-  _tile_stored(5, scratch.dots[1][index], 64);
-  settle_memory(&scratch);
-}
-
-// Eight bits: the low bytes' products, and both together.
-RS_INLINE void add_low_products(const int8_t* codes, size_t row_bytes, int num_rows, Scratch& scratch, int index) {
-  _tile_loadd(3, codes + GROUP, row_bytes);
-  _tile_zero(6);
-  _tile_dpbsud(6, 3, 1);
-  _tile_stored(6, scratch.low_dots[0], 64);
-  _tile_zero(7);
-  _tile_dpbsud(7, 3, 2);
-  _tile_stored(7, scratch.low_dots[1], 64);
-  settle_memory(&scratch);
-  for (int side = 0; side < 2; ++side)
-    for (int r = 0; r < num_rows; ++r)
-      store(scratch.dots[side][index][r],
-            (load<Ints>(scratch.dots[side][index][r]) << LOW_BITS) + load<Ints>(scratch.low_dots[side][r]));
-}
-
-// Adds a batch of groups to the sums of one block of rows, in the groups' order.
-template <int SCALES, int COUNT>
-RS_INLINE void add_batch(const uint8_t* scales, size_t stride, const Rows& all_rows, size_t place, int num_rows, int centre,
-                         const int32_t (*dots)[TILE_OUTPUTS][TILE_OUTPUTS], float (*sums)[TILE_OUTPUTS]) {
-  const Rows rows = all_rows;  // a copy, which the stores below cannot change
-  GroupScales<SCALES> own[COUNT];
-#pragma GCC unroll 4
-  for (int g = 0; g < COUNT; ++g) own[g] = GroupScales<SCALES>(scales + stride * static_cast<size_t>(g));
-  for (int r = 0; r < num_rows; ++r, place += static_cast<size_t>(rows.num_groups)) {
-    Floats total = load<Floats>(sums[r]);
-#pragma GCC unroll 4
-    for (int g = 0; g < COUNT; ++g)
-      total = own[g].add(total, load<Ints>(dots[g][r]), rows, place + static_cast<size_t>(g), centre);
-    store(sums[r], total);
+  _tile_loadd(2, weights, 64);
+  _tile_zero(3);
+  _tile_dpbsud(3, 0, 2);
+  _tile_stored(3, products.high, 64);
+  if constexpr (BITS == 8) {
+    _tile_loadd(1, codes + GROUP, row_bytes);
+    _tile_zero(4);
+    _tile_dpbsud(4, 1, 2);
+    _tile_stored(4, products.low, 64);
   }
+  settle_memory(&products);
 }
 
-template <int BITS, int SCALES, int COUNT>
-void run_batch(const PanelTask& task, const Rows& rows, int group, int block_rows, Scratch& scratch) {
-  constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
-  const uint8_t* packed[2];
-  const uint8_t* scales[2];
-  for (int side = 0; side < 2; ++side) {
-    const size_t tile = 2 * static_cast<size_t>(task.panel) + static_cast<size_t>(side);
-    packed[side] = task.segment->tiles + STRIDE * (static_cast<size_t>(rows.num_groups) * tile + static_cast<size_t>(group));
-    scales[side] = packed[side] + code_bytes(BITS);
-    for (int g = 0; g < COUNT; ++g) unpack_tile<BITS>(packed[side] + STRIDE * static_cast<size_t>(g), scratch.weights[g][side]);
-  }
-  const size_t row_bytes = static_cast<size_t>(rows.num_groups) * CODE_BYTES;
-  for (int first = 0; first < task.num_rows; first += block_rows) {
-    const int num_rows = task.num_rows - first < block_rows ? task.num_rows - first : block_rows;
-    const int8_t* codes = rows.codes + row_bytes * static_cast<size_t>(task.first_row + first) + static_cast<size_t>(group) * CODE_BYTES;
-    for (int g = 0; g < COUNT; ++g) {
-      multiply_tiles<BITS>(codes + g * CODE_BYTES, row_bytes, scratch, g);
-      if constexpr (BITS == 8) add_low_products(codes + g * CODE_BYTES, row_bytes, num_rows, scratch, g);
+// One tile of outputs for ROWS rows from `row` on. Of a block that is not full the rows behind it
+// are computed too, from what lies there, and not written.
+template <int BITS, int SCALES, int ROWS>
+void run_block_of_rows(const PanelTask& task, const Rows& all_rows, int row, int side, const uint8_t* packed, const uint8_t* weights) {
+  const Rows rows = all_rows;  // a copy, which no store can change
+  const size_t num_groups = static_cast<size_t>(rows.num_groups), row_bytes = num_groups * CODE_BYTES;
+  const size_t first_place = num_groups * static_cast<size_t>(row);
+  const int8_t* codes = rows.codes + first_place * CODE_BYTES;
+  Products products[2];
+  Floats sums[ROWS] = {};
+  multiply_tiles<BITS>(codes, row_bytes, weights, products[0]);
+  for (size_t group = 0; group < num_groups; ++group, packed += code_bytes(BITS) + scale_bytes(SCALES)) {
+    if (group + 1 < num_groups)
+      multiply_tiles<BITS>(codes + CODE_BYTES * (group + 1), row_bytes, weights + WEIGHT_TILE_BYTES<BITS> * (group + 1), products[(group + 1) % 2]);
+    const GroupScales<SCALES> scales(packed + code_bytes(BITS));
+    const Products& own = products[group % 2];
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; ++r) {
+      Ints dots = load<Ints>(own.high[r]);
+      if constexpr (BITS == 8) dots = (dots << LOW_BITS) + load<Ints>(own.low[r]);
+      sums[r] = scales.add(sums[r], dots, rows, first_place + group + num_groups * static_cast<size_t>(r), task.segment->centre);
     }
-    const size_t place = static_cast<size_t>(rows.num_groups) * static_cast<size_t>(task.first_row + first) + static_cast<size_t>(group);
-    for (int side = 0; side < 2; ++side)
-      add_batch<SCALES, COUNT>(scales[side], STRIDE, rows, place, num_rows, task.segment->centre,
-                               scratch.dots[side], scratch.sums[side] + first);
+  }
+  for (int r = 0; r < ROWS && row + r < task.first_row + task.num_rows; ++r)
+    write_outputs(task, task.output + task.output_stride * (row - task.first_row + r), side, sums[r]);
+}
+
+template <int BITS, int SCALES>
+void run_blocks(const PanelTask& task, const Rows& rows, int side, int block_rows, const uint8_t* packed) {
+  for (int row = task.first_row; row < task.first_row + task.num_rows; row += block_rows) {
+    switch (block_rows) {
+      case 8: run_block_of_rows<BITS, SCALES, 8>(task, rows, row, side, packed, task.scratch); break;
+      case 12: run_block_of_rows<BITS, SCALES, 12>(task, rows, row, side, packed, task.scratch); break;
+      default: run_block_of_rows<BITS, SCALES, 16>(task, rows, row, side, packed, task.scratch); break;
+    }
   }
 }
 
@@ -148,17 +132,20 @@ void run_batch(const PanelTask& task, const Rows& rows, int group, int block_row
 template <int BITS, int SCALES>
 int tiled_rows(const PanelTask& task, const Rows& rows) {
   if (task.num_rows < MIN_TILED_ROWS) return 0;
-  Scratch& scratch = *reinterpret_cast<Scratch*>(task.scratch);
+  constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
+  const size_t num_groups = static_cast<size_t>(rows.num_groups);
   const int num_blocks = (task.num_rows + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
-  const int block_rows = (task.num_rows + num_blocks - 1) / num_blocks;
-  for (auto& sums : scratch.sums) memset(sums, 0, sizeof sums[0] * static_cast<size_t>(task.num_rows));
+  const int block_rows = (task.num_rows + 4 * num_blocks - 1) / (4 * num_blocks) * 4;
   shape_tiles<BITS>(block_rows);
-  int group = 0;
-  for (; group + BATCH <= rows.num_groups; group += BATCH) run_batch<BITS, SCALES, BATCH>(task, rows, group, block_rows, scratch);
-  for (; group < rows.num_groups; ++group) run_batch<BITS, SCALES, 1>(task, rows, group, block_rows, scratch);
+  for (int side = 0; side < 2; ++side) {
+    const uint8_t* packed = task.segment->tiles + STRIDE * num_groups * (2 * static_cast<size_t>(task.panel) + static_cast<size_t>(side));
+    for (size_t group = 0; group < num_groups; ++group) {
+      for (size_t line = 0; line < STRIDE; line += 64) __builtin_prefetch(packed + STRIDE * group + PREFETCH_BYTES + line);
+      unpack_tile<BITS>(packed + STRIDE * group, task.scratch + WEIGHT_TILE_BYTES<BITS> * group);
+    }
+    run_blocks<BITS, SCALES>(task, rows, side, block_rows, packed);
+  }
   _tile_release();
-  for (int row = 0; row < task.num_rows; ++row)
-    write_outputs(task, task.output + task.output_stride * row, load<Floats>(scratch.sums[0][row]), load<Floats>(scratch.sums[1][row]));
   return task.num_rows;
 }
 

@@ -40,11 +40,13 @@ struct PanelTask {
   int num_rows;  // at most MAX_PANEL_ROWS
   float* output;  // of first_row and the panel's first column
   int64_t output_stride;
-  uint8_t* scratch;  // PANEL_SCRATCH_BYTES
+  uint8_t* scratch;  // panel_scratch_bytes(in_size)
 };
 
 constexpr int MAX_PANEL_ROWS = 128;
-constexpr size_t PANEL_SCRATCH_BYTES = 48 * 1024;  // what fits the first-level cache beside little else
+
+// One tile's weights, unpacked.
+inline size_t panel_scratch_bytes(int in_size) { return static_cast<size_t>(num_groups(in_size)) * 1024; }
 
 // Queries [first_query, first_query + num_queries) of a chunk, with the query heads of one key head.
 struct AttendTask {

@@ -68,6 +68,10 @@ RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Fl
   for (int r = 0; r < ROWS; ++r) sums[r][0] = sums[r][1] = Floats{};
   for (size_t group = 0; group < num_groups; ++group, at.advance()) {
     Ints dots[ROWS][2] = {};
+    for (size_t line = 0; line < at.STRIDE; line += 64) {  // the hardware's own stops at every page
+      __builtin_prefetch(at.packed[0] + PREFETCH_BYTES + line);
+      __builtin_prefetch(at.packed[1] + PREFETCH_BYTES + line);
+    }
     add_products(at, 0, dots);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
@@ -132,7 +136,8 @@ void run_block(const PanelTask& task, const Rows& rows, int row) {
   Floats sums[ROWS][2];
   Kernel::template block<ROWS>(task, rows, row, sums);
   for (int r = 0; r < ROWS; ++r)
-    write_outputs(task, task.output + task.output_stride * (row - task.first_row + r), sums[r][0], sums[r][1]);
+    for (int side = 0; side < 2; ++side)
+      write_outputs(task, task.output + task.output_stride * (row - task.first_row + r), side, sums[r][side]);
 }
 
 template <class Kernel>

@@ -40,20 +40,19 @@ struct GroupScales {
   }
 };
 
-// Adds the bias, and writes the panel's columns that the segment has.
-RS_INLINE void write_outputs(const PanelTask& task, float* output, const Floats& left, const Floats& right) {
-  const int first = task.panel * PANEL_OUTPUTS;
+constexpr size_t PREFETCH_BYTES = 2048;
+
+// Adds the bias to one of a panel's two tiles, and writes the columns that the segment has.
+RS_INLINE void write_outputs(const PanelTask& task, float* output, int side, const Floats& sums) {
+  const int first = task.panel * PANEL_OUTPUTS + side * TILE_OUTPUTS;
   const int count = task.segment->out_size - first;
-  float values[PANEL_OUTPUTS], biases[PANEL_OUTPUTS] = {};
-  const size_t num_bytes = sizeof(float) * static_cast<size_t>(count < PANEL_OUTPUTS ? count : PANEL_OUTPUTS);
+  output += side * TILE_OUTPUTS;
+  if (count >= LANES) return store(output, task.bias ? sums + load<Floats>(task.bias + first) : sums);
+  if (count <= 0) return;
+  const size_t num_bytes = sizeof(float) * static_cast<size_t>(count);
+  float values[LANES], biases[LANES] = {};
   if (task.bias) memcpy(biases, task.bias + first, num_bytes);
-  if (count >= PANEL_OUTPUTS && !task.bias) {
-    store(output, left);
-    store(output + LANES, right);
-    return;
-  }
-  store(values, left + load<Floats>(biases));
-  store(values + LANES, right + load<Floats>(biases + LANES));
+  store(values, sums + load<Floats>(biases));
   memcpy(output, values, num_bytes);
 }
 
