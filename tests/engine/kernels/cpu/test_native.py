@@ -104,7 +104,9 @@ def test_rotation_and_the_cache_equal_the_reference(kernels, head_size):
     angles = draw(6, head_size // 2, seed=3)
     cos, sin = angles.cos(), angles.sin()
     theirs, ours = (
-        LayerCache(group=0, keys=torch.zeros_like(case.cache.keys), values=torch.zeros_like(case.cache.values))
+        LayerCache(
+            group=0, keys=torch.zeros_like(case.cache.keys), values=torch.zeros_like(case.cache.values)
+        )
         for _ in range(2)
     )
     ours = LayerCache(group=0, keys=ours.keys.bfloat16(), values=ours.values.bfloat16())
@@ -160,9 +162,7 @@ def test_a_query_is_answered_the_same_alone_and_in_any_chunk(kernels, window):
     for position in (0, 1, 31, 63, 64, 99):
         alone = paged_case([(position, position + 1)], None, block_size=16, dtype=torch.bfloat16)
         slots = [int(slot) for slot in whole.batch.groups[0].slots]
-        own = [
-            int(alone.batch.groups[0].tables[0, at // 16]) * 16 + at % 16 for at in range(position + 1)
-        ]
+        own = [int(alone.batch.groups[0].tables[0, at // 16]) * 16 + at % 16 for at in range(position + 1)]
         alone.cache.keys[own] = whole.cache.keys[slots[: position + 1]]
         alone.cache.values[own] = whole.cache.values[slots[: position + 1]]
         alone.query[0] = whole.query[position]
