@@ -9,6 +9,7 @@
 #include <unistd.h>
 #endif
 
+#include <chrono>
 #include <cstring>
 
 #include "operations.h"
@@ -133,4 +134,21 @@ void rs_attend(rs_context* context, const rs_heads* heads, const rs_batch* batch
 
 void rs_embed(rs_context* context, const rs_linear* table, const int64_t* token_ids, int32_t num_tokens, float* hidden) {
   embed_rows(*context, *table, token_ids, num_tokens, hidden);
+}
+
+void rs_measure_limits(rs_context* context, const uint8_t* memory, int64_t num_bytes, double* rates) {
+  constexpr int ROUNDS = 100'000, PIECES_PER_THREAD = 16;
+  const ThreadPool::Step awake(context->pool);
+  const int num_pieces = PIECES_PER_THREAD * context->pool.num_threads();
+  const size_t piece_bytes = static_cast<size_t>(num_bytes) / static_cast<size_t>(num_pieces) / 256 * 256;
+  const auto seconds_of = [&](auto body) {
+    const auto start = std::chrono::steady_clock::now();
+    context->pool.parallel(num_pieces, body);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const double read_s = seconds_of([&](int piece, int) { context->level.read_all(memory + piece_bytes * static_cast<size_t>(piece), piece_bytes); });
+  const double multiply_s = seconds_of([&](int, int) { context->level.multiply_codes(ROUNDS); });
+  const double operations = 2.0 * static_cast<double>(context->level.multiply_codes(ROUNDS)) * num_pieces;
+  rates[0] = static_cast<double>(piece_bytes) * num_pieces / read_s;
+  rates[1] = operations / multiply_s;
 }

@@ -129,3 +129,5 @@ RS_API void rs_embed(rs_context* context, const rs_linear* table, const int64_t*
 // All layers and the final norm: the wanted rows' hidden states [num_wanted, E].
 RS_API void rs_decode_step(rs_context* context, const rs_model* model, const rs_batch* batch, const rs_cache* caches,
                            const int64_t* token_ids, const int64_t* wanted_rows, int32_t num_wanted, float* output);
+// What all threads together can do per second: bytes read of `memory`, operations on 8-bit codes.
+RS_API void rs_measure_limits(rs_context* context, const uint8_t* memory, int64_t num_bytes, double* rates);

@@ -85,4 +85,7 @@ struct Level {
   void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
   void (*to_cache)(const float* values, int size, uint16_t* cached);
   void (*attend)(const AttendTask& task);
+  int32_t (*read_all)(const uint8_t* memory, size_t num_bytes);
+  // Multiply-adds of codes that so many rounds of nothing else make.
+  int64_t (*multiply_codes)(int num_rounds);
 };

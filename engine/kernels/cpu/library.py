@@ -5,7 +5,7 @@ The structures mirror `kernels.h` field by field. Nothing here knows tensors.
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -153,6 +153,7 @@ SIGNATURES: dict[str, tuple[object, Sequence[object]]] = {
             _FLOATS,
         ),
     ),
+    "rs_measure_limits": (None, (_CONTEXT, c_void_p, c_int64, POINTER(c_double))),
 }
 
 

@@ -192,6 +192,12 @@ class NativeKernels:
         )
         return output
 
+    def measure_limits(self, memory: Tensor) -> tuple[float, float]:
+        """(bytes read of `memory`, operations on 8-bit codes) per second, of all threads together."""
+        rates = (ctypes.c_double * 2)()
+        self.library.rs_measure_limits(self._context, memory.data_ptr(), memory.nbytes, rates)
+        return rates[0], rates[1]
+
 
 def cache_places(cache: LayerCache) -> CachePlaces:
     """Where one layer's keys and values are; valid as long as its tensors."""

@@ -186,3 +186,10 @@ def test_levels_agree_within_the_rounding_of_float32():
 def test_a_level_that_there_is_not_is_refused():
     with pytest.raises(ConfigError, match="no level 'abacus' here"):
         NativeKernels.open(1, "abacus")
+
+
+def test_the_limits_of_the_machine_are_measured(kernels):
+    read, multiply = kernels.measure_limits(torch.zeros(1 << 20, dtype=torch.uint8))
+
+    assert read > 0
+    assert multiply > 0

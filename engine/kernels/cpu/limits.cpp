@@ -1,0 +1,54 @@
+// What a thread can do at best: reading memory, and multiplying codes in registers. The benchmark's
+// measure of all other kernels.
+#include "level.h"
+#include "vector.h"
+
+namespace RS_LEVEL {
+
+// A number that depends on every word, so that none is left out.
+int32_t read_all(const uint8_t* memory, size_t num_bytes) {
+  Words sums[4] = {};
+  for (size_t at = 0; at + 256 <= num_bytes; at += 256)
+    for (size_t i = 0; i < 4; ++i) sums[i] += load<Words>(memory + at + 64 * i);
+  return sum_of((Ints)((sums[0] + sums[1]) + (sums[2] + sums[3])));
+}
+
+#if defined(__AMX_INT8__)
+
+int64_t multiply_codes(int num_rounds) {
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
+    uint8_t num_rows[16] = {16, 16, 16, 16, 16, 16};
+  } shapes;
+  asm volatile("" : : "r"(&shapes) : "memory");
+  _tile_loadconfig(&shapes);
+  for (int round = 0; round < num_rounds; ++round) {
+    _tile_dpbsud(0, 4, 5);
+    _tile_dpbsud(1, 4, 5);
+    _tile_dpbsud(2, 4, 5);
+    _tile_dpbsud(3, 4, 5);
+  }
+  _tile_release();
+  return int64_t{4} * 16 * 16 * 64 * num_rounds;
+}
+
+#else
+
+int64_t multiply_codes(int num_rounds) {
+  constexpr int CHAINS = 12;
+  const Bytes codes = (Bytes)splat(0x01010101);
+  const int32_t four = 0x01010101;
+  Ints sums[CHAINS] = {};
+  for (int round = 0; round < num_rounds; ++round)
+#pragma GCC unroll 12
+    for (int chain = 0; chain < CHAINS; ++chain) sums[chain] = dot_codes(sums[chain], codes, &four);
+  Ints total = {};
+  for (const Ints& sum : sums) total += sum;
+  [[maybe_unused]] volatile int32_t used = sum_of(total);
+  return int64_t{CHAINS} * 64 * num_rounds;
+}
+
+#endif
+
+}  // namespace RS_LEVEL
