@@ -35,8 +35,9 @@ def test_a_whole_answer_and_a_stream_say_the_same(client):
 
     assert whole.choices[0].message.content == ANSWER
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == ANSWER
-    assert chunks[-1].usage == whole.usage
-    assert whole.usage.completion_tokens == NUM_TOKENS
+    told = chunks[-1].usage
+    assert (told.prompt_tokens, told.completion_tokens) == (whole.usage.prompt_tokens, NUM_TOKENS)
+    assert told.prompt_tokens_details.cached_tokens > 0, "the same prompt was computed before"
 
 
 def test_a_raw_response_shows_headers_and_parses(client):
