@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.batch import Batch, GroupBatch, LayerCache
-from engine.kernels.cpu.library import load_library, library_path, supported_levels
+from engine.kernels.cpu.library import library_path, load_library, supported_levels
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.cpu.packed import PackedWeights, StoredRows
 
