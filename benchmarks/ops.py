@@ -14,6 +14,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -102,7 +103,7 @@ def attention_rows(bench: Bench, limits: Limits) -> None:
         query = torch.randn(num_sequences * chunk, HEADS, HEAD)
         angles = torch.ones(len(query), HEAD // 2)
         step = bench.kernels.prepare(batch, angles, angles)
-        seconds = bench.best_s([lambda: bench.kernels.attend(query, cache, step, None)])
+        seconds = bench.best_s([partial(bench.kernels.attend, query, cache, step, None)])
         visible = num_sequences * sum(range(length - chunk + 1, length + 1))
         num_bytes = num_sequences * length * KV_HEADS * HEAD * 2 * 2
         operations = 4 * visible * HEADS * HEAD
