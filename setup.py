@@ -30,7 +30,7 @@ AVX512 = [
     *("-mfma", "-mf16c", "-ffp-contract=off"),
 ]
 LEVELS = {"portable": ["-ffp-contract=off"]}
-X86_LEVELS = {"avx2": AVX2, "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8"]}
+X86_LEVELS = {"avx2": AVX2, "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]}
 
 
 class BuildKernels(build_ext):

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "linear.h"
+#include "tiles.h"
 
 namespace RS_LEVEL {
 namespace {
@@ -14,19 +15,6 @@ namespace {
 #if defined(__AMX_INT8__)
 
 constexpr int MIN_TILED_ROWS = 5;  // below, the tiles' rows stay too empty
-struct alignas(64) TileShapes {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t num_rows[16] = {};
-
-  void set(int tile, int rows, int bytes) {
-    num_rows[tile] = static_cast<uint8_t>(rows);
-    row_bytes[tile] = static_cast<uint16_t>(bytes);
-  }
-};
-
 // With four bits a group's weights stand twice in a tile, times 16 for the codes' high bytes and
 // plain for the low ones, and one product takes both. Eight bits leave no room for that: high and
 // low bytes are multiplied apart.
@@ -42,9 +30,6 @@ struct alignas(64) Products {
 template <int BITS>
 constexpr size_t WEIGHT_TILE_BYTES = BITS == 4 ? 1024 : 512;
 
-// The compiler does not know which memory the tile instructions read and write.
-RS_INLINE void settle_memory(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
-
 template <int BITS>
 void shape_tiles(int num_rows) {
   TileShapes shapes;
@@ -54,8 +39,7 @@ void shape_tiles(int num_rows) {
   shapes.set(WEIGHTS, depth / 4, 64);
   shapes.set(SUMS, num_rows, 64);
   shapes.set(LOW_SUMS, num_rows, 64);
-  settle_memory(&shapes);
-  _tile_loadconfig(&shapes);
+  shapes.use();
 }
 
 template <int BITS>

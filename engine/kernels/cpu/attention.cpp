@@ -5,25 +5,13 @@
 // row sees nothing leaves its sums exactly as they are. So a row's result depends neither on the
 // chunk it is computed in nor on the block size. Tiles that no row sees are not read.
 // Source: Milakov and Gimelshein 2018, Online normalizer calculation for softmax (arXiv 1805.02867).
-#include "level.h"
-#include "vector.h"
+#include "attention.h"
 
 namespace RS_LEVEL {
 namespace {
 
-constexpr int VECTORS = KEY_TILE / LANES;
-constexpr int BLOCK_ROWS = 4;
+constexpr float LOG2_E = 1.44269504f;
 constexpr float NOTHING_YET = -1e30f;  // below any score, and its difference to itself is 0
-
-struct Scratch {
-  uint32_t* queries;  // [rows, D / 2] pairs of bfloat16, scaled
-  float* sums;        // [rows, D] of weighted values
-  float* peaks;       // [rows] largest score so far
-  float* totals;      // [rows] sum of weights so far
-  uint32_t* keys;     // [D / 2, 64]: pairs of dimensions of each key
-  uint32_t* values;   // [32, D]: each dimension of pairs of positions
-  uint16_t* raw;      // [64, D]
-};
 
 Scratch lay_out(const AttendTask& task, int num_rows, int size) {
   uint8_t* at = task.scratch;
@@ -32,7 +20,7 @@ Scratch lay_out(const AttendTask& task, int num_rows, int size) {
     at += (num_bytes + 63) / 64 * 64;
     return place;
   };
-  const size_t rows = static_cast<size_t>(num_rows), width = static_cast<size_t>(size);
+  const size_t rows = static_cast<size_t>(num_rows + BLOCK_ROWS), width = static_cast<size_t>(size);
   Scratch scratch;
   scratch.queries = reinterpret_cast<uint32_t*>(take(rows * width * 2));
   scratch.sums = reinterpret_cast<float*>(take(rows * width * 4));
@@ -47,7 +35,7 @@ Scratch lay_out(const AttendTask& task, int num_rows, int size) {
 // Row q * group + h is query q, the h-th of the key head's query heads.
 void load_queries(const AttendTask& task, int group, int size, const Scratch& scratch) {
   const int head_size = task.heads->head_size;
-  const Floats scale = splat(1.0f / __builtin_sqrtf(static_cast<float>(head_size)));
+  const Floats scale = splat(LOG2_E / __builtin_sqrtf(static_cast<float>(head_size)));
   float values[LANES];
   for (int row = 0; row < task.num_queries * group; ++row) {
     const float* query = task.query + task.query_stride * (row / group) + (task.kv_head * group + row % group) * head_size;
@@ -132,21 +120,7 @@ void load_values(const Scratch& scratch, int size) {
   }
 }
 
-template <int ROWS>
-RS_INLINE void score(const Scratch& scratch, int size, int row, Floats (&scores)[ROWS][VECTORS]) {
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < VECTORS; ++v) scores[r][v] = Floats{};
-  for (int pair = 0; pair < size / 2; ++pair) {
-    Words keys[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) keys[v] = load<Words>(scratch.keys + pair * KEY_TILE + v * LANES);
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r) {
-      const Words query = splat_word(scratch.queries + (row + r) * (size / 2) + pair);
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) scores[r][v] = dot_pairs(scores[r][v], keys[v], query);
-    }
-  }
-}
+int clamp_to_tile(int64_t offset) { return static_cast<int>(offset < 0 ? 0 : offset > KEY_TILE ? KEY_TILE : offset); }
 
 // Hides positions outside [first, last), both counted from the tile's start.
 RS_INLINE void mask(Floats (&scores)[VECTORS], int first, int last) {
@@ -156,13 +130,17 @@ RS_INLINE void mask(Floats (&scores)[VECTORS], int first, int last) {
     scores[v] = (position >= first) & (position < last) ? scores[v] : splat(-__builtin_inff());
 }
 
-// Scores become weights, as bfloat16 pairs; returns the factor by which what was summed before shrinks.
-RS_INLINE float weigh(Floats (&scores)[VECTORS], float& peak, float& total, uint32_t* weights) {
+// A row's scores in [first, last) become weights, as bfloat16 pairs; returns the factor by which
+// what was summed before shrinks. Scores are base-2 logarithms.
+RS_INLINE float weigh(const float* all_scores, int first, int last, float& peak, float& total, uint32_t* weights) {
+  Floats scores[VECTORS];
+  for (int v = 0; v < VECTORS; ++v) scores[v] = load<Floats>(all_scores + v * LANES);
+  mask(scores, first, last);
   const float top = largest(larger(larger(scores[0], scores[1]), larger(scores[2], scores[3])));
   const float new_peak = top > peak ? top : peak;
-  const float shrink = exponential(splat(peak - new_peak))[0];
+  const float shrink = power_of_two(splat(peak - new_peak))[0];
   for (int v = 0; v < VECTORS; ++v) {
-    scores[v] = exponential(scores[v] - splat(new_peak));
+    scores[v] = power_of_two(scores[v] - splat(new_peak));
     store(weights + v * LANES / 2, to_bfloat16(scores[v]));
   }
   total = total * shrink + sum_of((scores[0] + scores[1]) + (scores[2] + scores[3]));
@@ -170,43 +148,18 @@ RS_INLINE float weigh(Floats (&scores)[VECTORS], float& peak, float& total, uint
   return shrink;
 }
 
-// Adds the tile's weighted values to the sums, 64 (or the last 32) dimensions at a time.
-template <int ROWS, int WIDTH>
-RS_INLINE void add_values(const Scratch& scratch, int size, int row, int at, const float* shrinks, const uint32_t* weights) {
-  Floats sums[ROWS][WIDTH];
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < WIDTH; ++v)
-      sums[r][v] = load<Floats>(scratch.sums + (row + r) * size + at + v * LANES) * splat(shrinks[r]);
-  for (int pair = 0; pair < KEY_TILE / 2; ++pair) {
-    Words values[WIDTH];
-    for (int v = 0; v < WIDTH; ++v) values[v] = load<Words>(scratch.values + pair * size + at + v * LANES);
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r) {
-      const Words weight = splat_word(weights + r * KEY_TILE / 2 + pair);
-#pragma GCC unroll 4
-      for (int v = 0; v < WIDTH; ++v) sums[r][v] = dot_pairs(sums[r][v], values[v], weight);
-    }
-  }
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < WIDTH; ++v) store(scratch.sums + (row + r) * size + at + v * LANES, sums[r][v]);
-}
-
-template <int ROWS>
-void attend_rows(const AttendTask& task, const Scratch& scratch, int group, int size, int row, int64_t tile) {
-  Floats scores[ROWS][VECTORS];
-  float shrinks[ROWS];
-  alignas(64) uint32_t weights[ROWS * KEY_TILE / 2];
-  score<ROWS>(scratch, size, row, scores);
-  for (int r = 0; r < ROWS; ++r) {
+// One tile of keys for rows [row, row + count) of the block.
+void attend_rows(const AttendTask& task, const Scratch& scratch, int group, int size, int row, int count, int64_t tile) {
+  alignas(64) float scores[BLOCK_ROWS][KEY_TILE];
+  alignas(64) uint32_t weights[BLOCK_ROWS][KEY_TILE / 2];
+  float shrinks[BLOCK_ROWS];
+  multiply_by_keys(scratch, size, row, count, scores);
+  for (int r = 0; r < count; ++r) {
     const int64_t last = task.first_position + (row + r) / group + 1 - tile;
     const int64_t first = task.heads->window ? last - task.heads->window : 0;
-    mask(scores[r], static_cast<int>(first < 0 ? 0 : first > KEY_TILE ? KEY_TILE : first),
-         static_cast<int>(last < 0 ? 0 : last > KEY_TILE ? KEY_TILE : last));
-    shrinks[r] = weigh(scores[r], scratch.peaks[row + r], scratch.totals[row + r], weights + r * KEY_TILE / 2);
+    shrinks[r] = weigh(scores[r], clamp_to_tile(first), clamp_to_tile(last), scratch.peaks[row + r], scratch.totals[row + r], weights[r]);
   }
-  int at = 0;
-  for (; at + 64 <= size; at += 64) add_values<ROWS, 4>(scratch, size, row, at, shrinks, weights);
-  if (at < size) add_values<ROWS, 2>(scratch, size, row, at, shrinks, weights);
+  add_weighted_values(scratch, size, row, count, shrinks, weights);
 }
 
 void write_output(const AttendTask& task, const Scratch& scratch, int group, int size) {
@@ -227,6 +180,7 @@ void attend(const AttendTask& task) {
   const int num_rows = task.num_queries * group;
   const Scratch scratch = lay_out(task, num_rows, size);
   load_queries(task, group, size, scratch);
+  const ProductTiles tiles(num_rows, size);
   const int64_t window = task.heads->window;
   const int64_t last = task.first_position + task.num_queries;
   const int64_t first = window && task.first_position >= window ? task.first_position - window + 1 : 0;
@@ -236,13 +190,8 @@ void attend(const AttendTask& task) {
     load_keys(scratch, size);
     gather(task, task.cache->values, tile, begin, end, size, scratch.raw);
     load_values(scratch, size);
-    int row = 0;
-    for (; row + BLOCK_ROWS <= num_rows; row += BLOCK_ROWS) attend_rows<BLOCK_ROWS>(task, scratch, group, size, row, tile);
-    switch (num_rows - row) {
-      case 1: attend_rows<1>(task, scratch, group, size, row, tile); break;
-      case 2: attend_rows<2>(task, scratch, group, size, row, tile); break;
-      case 3: attend_rows<3>(task, scratch, group, size, row, tile); break;
-    }
+    for (int row = 0; row < num_rows; row += BLOCK_ROWS)
+      attend_rows(task, scratch, group, size, row, num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS, tile);
   }
   write_output(task, scratch, group, size);
 }

@@ -69,7 +69,7 @@ constexpr int KEY_TILE = 64;
 constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
 
 inline size_t attend_scratch_bytes(const rs_heads& heads) {
-  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK;
+  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK + ROW_PADDING;
   const size_t size = static_cast<size_t>(padded_head_size(heads.head_size));
   return rows * (size * 6 + 8) + KEY_TILE * size * 6 + 4096;
 }

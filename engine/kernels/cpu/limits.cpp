@@ -1,6 +1,7 @@
 // What a thread can do at best: reading memory, and multiplying codes in registers. The benchmark's
 // measure of all other kernels.
 #include "level.h"
+#include "tiles.h"
 #include "vector.h"
 
 namespace RS_LEVEL {
@@ -16,13 +17,9 @@ int32_t read_all(const uint8_t* memory, size_t num_bytes) {
 #if defined(__AMX_INT8__)
 
 int64_t multiply_codes(int num_rounds) {
-  struct alignas(64) {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
-    uint8_t num_rows[16] = {16, 16, 16, 16, 16, 16};
-  } shapes;
-  asm volatile("" : : "r"(&shapes) : "memory");
-  _tile_loadconfig(&shapes);
+  TileShapes shapes;
+  for (int tile = 0; tile < 6; ++tile) shapes.set(tile, 16, 64);
+  shapes.use();
   for (int round = 0; round < num_rounds; ++round) {
     _tile_dpbsud(0, 4, 5);
     _tile_dpbsud(1, 4, 5);
