@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.batch import Batch, GroupBatch, LayerCache
-from engine.kernels.cpu.library import load_library, library_path, supported_levels
+from engine.kernels.cpu.library import library_path, load_library, supported_levels
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.cpu.packed import PackedWeights, StoredRows
 
@@ -102,7 +102,9 @@ def attention_rows(bench: Bench, limits: Limits) -> None:
         query = torch.randn(num_sequences * chunk, HEADS, HEAD)
         angles = torch.ones(len(query), HEAD // 2)
         step = bench.kernels.prepare(batch, angles, angles)
-        seconds = bench.best_s([lambda: bench.kernels.attend(query, cache, step, None)])
+        seconds = bench.best_s(
+            [lambda query=query, cache=cache, step=step: bench.kernels.attend(query, cache, step, None)]
+        )
         visible = num_sequences * sum(range(length - chunk + 1, length + 1))
         num_bytes = num_sequences * length * KV_HEADS * HEAD * 2 * 2
         operations = 4 * visible * HEADS * HEAD
