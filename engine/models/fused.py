@@ -6,6 +6,7 @@ only the interpreter between them is gone, which takes longer than the arithmeti
 
 from collections.abc import Sequence
 from ctypes import Array, pointer
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,6 +21,22 @@ from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.llama import LlamaBlock
 
+LEAST_ANGLES = 4096
+
+
+class AngleTable:
+    """Cosines and sines of positions from 0 on, worked out once and looked up in every step."""
+
+    def __init__(self, rotary: Rotary) -> None:
+        self._rotary = rotary
+        self._cos, self._sin = rotary.angles(torch.arange(LEAST_ANGLES))  # [positions, D / 2] each
+
+    def rows(self, positions: Tensor, num_positions: int) -> tuple[Tensor, Tensor]:
+        """(cos, sin) of positions [T], all below `num_positions`, each [T, D / 2]."""
+        if num_positions > len(self._cos):
+            self._cos, self._sin = self._rotary.angles(torch.arange(1 << (num_positions - 1).bit_length()))
+        return self._cos.index_select(0, positions), self._sin.index_select(0, positions)
+
 
 class FusedDecoder:
     """Stands for `decoder` where a model is called; its blocks are all of the Llama lineage."""
@@ -28,7 +45,7 @@ class FusedDecoder:
         spec = decoder.spec
         self._decoder = decoder  # owns the weights that `_weights` points to
         self._kernels = kernels
-        self._rotary = Rotary(spec.rope, spec.head_size, torch.device("cpu"), torch.float32)
+        self._angles = AngleTable(Rotary(spec.rope, spec.head_size, torch.device("cpu"), torch.float32))
         self._weights = _model_weights(decoder)
         self._caches: tuple[Sequence[LayerCache], Array[CachePlaces]] | None = None
 
@@ -36,7 +53,9 @@ class FusedDecoder:
         """The wanted rows' final hidden states, normed, [R, E] float32."""
         if self._caches is None or self._caches[0] is not caches:
             self._caches = caches, all_cache_places(caches)
-        step = self._kernels.prepare(batch, *self._rotary.angles(batch.positions))
+        lengths = (stop - start for start, stop in pairwise(batch.row_starts))
+        num_positions = max(start + length for start, length in zip(batch.starts, lengths, strict=True))
+        step = self._kernels.prepare(batch, *self._angles.rows(batch.positions, num_positions))
         return self._kernels.decode_step(self._weights, self._caches[1], batch, step)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from engine.models.fused import FusedDecoder
+from engine.layers.rotary import Rotary
+from engine.model_spec import RopeSpec
+from engine.models.fused import AngleTable, FusedDecoder
 from tests.support.native import LEVELS, native_kernels, needs_native
 from tests.support.native_models import load_native, load_reference, native_run
 from tests.support.pack_by_hand import RingRun
@@ -55,6 +57,16 @@ def test_every_family_computes_what_the_reference_computes(checkpoint, level):
         native, all_logits(RingRun(load_reference(checkpoint), **sizes())), strict=True
     ):
         assert (logits - expected).abs().mean() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("position", [0, 4095, 4096, 9000])
+def test_angles_are_those_of_the_rotary_embedding_at_any_position(position):
+    rotary = Rotary(RopeSpec(theta=10_000.0), 64, torch.device("cpu"), torch.float32)
+    positions = torch.tensor([position, 0])
+
+    found = AngleTable(rotary).rows(positions, position + 1)
+
+    torch.testing.assert_close(found, rotary.angles(positions), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 16])
