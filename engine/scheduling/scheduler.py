@@ -16,6 +16,7 @@ from engine.plan import Chunk, StepPlan, StepResult
 from engine.scheduling.claims import Claims
 from engine.scheduling.news import News
 from engine.scheduling.sequence import Sequence, SequenceState
+from engine.scheduling.tally import SchedulingTally
 
 
 class Scheduler:
@@ -29,6 +30,7 @@ class Scheduler:
     """
 
     def __init__(self, config: SchedulingConfig, pool: CachePool, eos_ids: frozenset[int]) -> None:
+        self.tally = SchedulingTally()
         self._config = config
         self._pool = pool
         self._eos_ids = eos_ids
@@ -53,6 +55,16 @@ class Scheduler:
             num_free_blocks=self._pool.num_free_blocks,
             num_steps=self._num_steps,
         )
+
+    @property
+    def live(self) -> tuple[Sequence, ...]:
+        """All sequences that have not ended: those that run, then those that wait."""
+        return (*self._running, *self._waiting)
+
+    @property
+    def pool(self) -> CachePool:
+        """The blocks that it hands out; for reading only."""
+        return self._pool
 
     def add(self, sequences: tuple[Sequence, ...]) -> None:
         """Queue the choices of one request."""
@@ -194,6 +206,8 @@ class Scheduler:
         sequence.junction = self._pool.junction(hashes)
         if sequence.num_cached is None:
             sequence.num_cached = num_cached
+            self.tally.num_prefix_queried_tokens += sequence.max_cached_tokens
+            self.tally.num_prefix_hit_tokens += num_cached
         self._share_prompt(sequence)
         return True
 
@@ -290,6 +304,7 @@ class Scheduler:
         self._pool.release(sequence.tables)
         sequence.num_computed = sequence.num_planned = 0
         if sequence.state is SequenceState.RUNNING:
+            self.tally.num_preempted += 1
             self._running.remove(sequence)
             sequence.state = SequenceState.WAITING
             insort(self._waiting, sequence, key=_place)

@@ -14,6 +14,8 @@ from engine.messages import (
     Drained,
     Failed,
     Finish,
+    Inspect,
+    Inspected,
     Load,
     Loading,
     ModelCard,
@@ -26,10 +28,12 @@ from engine.messages import (
     Updates,
 )
 from engine.request import FinishReason
+from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 from tests.support.new_request import new_request
 from tests.support.some_scores import some_scores
 
 LOAD = Load(num_running=1, num_waiting=2, num_free_blocks=3, num_steps=4)
+STATS = EngineStats(counters=EngineCounters(num_preempted=1), pool=PoolGauges(num_blocks=2))
 CARD = ModelCard(
     model_id="m",
     family="llama",
@@ -49,6 +53,7 @@ EVERY_MESSAGE = [
     Submit(request=new_request("hello", num_choices=2, stop=("a",)), first_sequence_id=256),
     Abort(request_id="a"),
     Finish(request_id="a", choice=1),
+    Inspect(number=3),
     Drain(),
     Loading(stage="weights", done=1, total=2),
     Ready(card=CARD),
@@ -67,9 +72,12 @@ EVERY_MESSAGE = [
         prompt_scores=((4, some_scores(-1.0, -2.0)),),
         finish_reasons=(None, FinishReason.STOP),
         failures=((3, StepError("boom")),),
+        waited_s=((4, 0.5),),
         load=LOAD,
+        stats=STATS,
     ),
-    Pulse(load=LOAD),
+    Pulse(load=LOAD, stats=STATS),
+    Inspected(number=3, view=EngineView(stats=STATS)),
     Drained(),
 ]
 IDS = [type(message).__name__ for message in EVERY_MESSAGE]
