@@ -177,9 +177,10 @@ class Request:
     """One prompt and how to continue it, `num_choices` times independently.
 
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
-    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same. Of
-    two requests that wait, the one with the lower `priority` comes first, and of two with the same
-    the one that arrived first. `wants_prefix_report` asks to be told what the prefix cache knew.
+    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same.
+    `caller` says whose it is, without telling the key: callers share what is served fairly. Of one
+    caller's requests that wait, those of lower `priority` come first, and of equals those that
+    arrived first; waiting makes up for priority in time. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -188,6 +189,7 @@ class Request:
     num_choices: int = 1
     cache_salt: str = ""
     arrival_s: float = 0.0
+    caller: str = ""
     priority: int = 0
     wants_prefix_report: bool = False
 
