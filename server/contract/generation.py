@@ -32,7 +32,7 @@ SAMPLING = (
     works(
         "bad_words", ["xyz"], "Words that are never completed, as the tokens they encode to.", source=PEERS
     ),
-    works("seed", 7, "The same seed and parameters give the same answer; random if left out."),
+    works("seed", 7, "The same seed and parameters give the same answer to each prompt; random if left out."),
 )
 
 ENDING = (
