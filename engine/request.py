@@ -22,6 +22,8 @@ MAX_IDS_IN_A_WORD = 256
 MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
 SEED_BITS = 64
+LEAST_TEMPERATURE = 1e-5
+"""Below this a temperature counts as 0: logits in single precision, divided by it, would soon overflow."""
 
 
 class FinishReason(StrEnum):
@@ -35,7 +37,7 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """How tokens are chosen, and when to stop.
 
-    Off is: `temperature` 0 (greedy), `top_k` 0, `top_p` and `typical_p` 1, `min_p` 0, penalties 0,
+    Off is: `temperature` 0 (greedy, as is all below `LEAST_TEMPERATURE`), `top_k` 0, `top_p` and `typical_p` 1, `min_p` 0, penalties 0,
     `repetition_penalty` 1, `dry_multiplier` 0, `xtc_probability` 0, and every empty tuple. `seed` is
     always set, so that a preempted sequence draws the same tokens again. `dry_range` is how many of
     the newest tokens DRY looks at, 0 for all. `logit_bias` has (id, bias) in order of ids;
@@ -97,7 +99,7 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0.0
+        return self.temperature < LEAST_TEMPERATURE
 
     @property
     def looks_back(self) -> bool:
