@@ -53,6 +53,10 @@ class SamplingParams:
     space between two that are shown side by side.
 
     `grammar` is what the output must look like, in llguidance's dialect of Lark; "" lets it be anything.
+
+    Two things follow from the rest, and are worked out once, since every step asks: `looks_back` says
+    whether what may be drawn depends on the tokens before, each of which must then be known, and
+    `edits_logits` whether single logits change before the draw.
     """
 
     max_tokens: int
@@ -86,6 +90,8 @@ class SamplingParams:
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     grammar: str = field(default="", repr=False)
+    looks_back: bool = field(init=False, repr=False, compare=False)
+    edits_logits: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, (is_within, limit) in _LIMITS.items():
@@ -95,15 +101,16 @@ class SamplingParams:
                 raise RequestError(f"{param} is {value}; it must be {limit}", param)
         self._refuse_long_lists()
         self._refuse_contradictions()
+        object.__setattr__(self, "looks_back", self._looks_back())
+        edits = self.looks_back or self.logit_bias or self.allowed_ids or self.bad_words_ids
+        object.__setattr__(self, "edits_logits", bool(edits))
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
         return self.temperature < LEAST_TEMPERATURE
 
-    @property
-    def looks_back(self) -> bool:
-        """Whether what may be drawn depends on the tokens before, each of which must then be known."""
+    def _looks_back(self) -> bool:
         return bool(
             self.presence_penalty
             or self.frequency_penalty
