@@ -81,7 +81,7 @@ def measure(
                 print(
                     f"{contestant.label}, {name}: {summary.output_tokens_per_s:.1f} output tokens/s, "
                     f"first text {summary.first_ms.p50:.0f} ms, p99 gap {summary.gap_ms.p99:.1f} ms, "
-                    f"client {summary.client_cpu_share:.1%}",
+                    f"client {summary.client_cpu_share:.1%}, others {summary.strangers_cpu_share:.1%} of a core",
                     file=sys.stderr,
                 )
     return {
