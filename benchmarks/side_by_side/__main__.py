@@ -9,6 +9,7 @@ of its own. With --results the figures are added to those of the file.
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -111,4 +112,5 @@ def _read_loads(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server under way too
     sys.exit(main())
