@@ -69,7 +69,7 @@ struct AttendTask {
   uint8_t* scratch;  // attend_scratch_bytes
 };
 
-constexpr int QUERY_BLOCK = 16;
+constexpr int QUERY_BLOCK = 64;  // what is made ready of a tile of keys serves so many queries
 constexpr int KEY_TILE = 64;
 
 constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
