@@ -83,13 +83,15 @@ class ModelRunner:
 
     def begin(self, plan: StepPlan) -> Step:
         """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
-        filling = self._begin_masks(plan)
+        shares_cores = self._device.type == "cpu"  # there the model would wait for the masks' thread
+        filling = None if shares_cores else self._begin_masks(plan)
         with torch.inference_mode(), _device_errors():
             packed = pack(plan, self._layout, self._device)
             if packed.taken:
                 self._put_last_draws(packed)
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
             scored = self._score(plan, packed, hidden[: packed.num_scored])
+            filling = self._begin_masks(plan) if shares_cores else filling
             bits = None if filling is None else filling.result()
             token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :], bits)
         step = Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
