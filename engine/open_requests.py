@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from engine.errors import EngineError, EngineUnavailableError
+from engine.clock import Clock
+from engine.errors import DeadlineError, EngineError, EngineUnavailableError
 from engine.messages import (
     Abort,
     Accepted,
@@ -58,6 +59,7 @@ class OpenRequest:
         self.post = post
         self.opened_s = opened_s
         self.first_token_s: float | None = None
+        self.timer: asyncio.Task[None] | None = None
         self.reasons: dict[int, FinishReason] = {}
         self.num_cached_tokens = 0
         self.prefix_report: PrefixReport | None = None
@@ -174,6 +176,10 @@ class OpenRequests:
         """Sequences that have not ended, of all requests together."""
         return len(self._by_sequence)
 
+    def num_sequences_of(self, caller: str) -> int:
+        """Of these, those of one caller."""
+        return sum(opened.request.caller == caller for opened in self._by_sequence.values())
+
     @property
     def mean_duration_s(self) -> float:
         """How long requests took lately, from opening to end; 0 before the first has ended."""
@@ -190,6 +196,12 @@ class OpenRequests:
         self._by_sequence.update(dict.fromkeys(_sequence_ids(opened), opened))
         self._idle.clear()
         return opened
+
+    def keep_time(self, opened: OpenRequest, clock: Clock) -> None:
+        """End a request with a DeadlineError when its time is over, wherever it is then."""
+        timeout_s = opened.request.timeout_s
+        if timeout_s is not None:
+            opened.timer = asyncio.create_task(self._expire(opened, clock, timeout_s))
 
     def hear(self, message: Updates | Accepted | Refused | CacheCleared | Drained) -> None:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
@@ -302,6 +314,13 @@ class OpenRequests:
         opened.stream.end(error.fresh())
         self._forget(opened, type(error).__name__)
 
+    async def _expire(self, opened: OpenRequest, clock: Clock, timeout_s: float) -> None:
+        await clock.sleep(timeout_s)
+        opened.timer = None
+        opened.post(Abort(request_id=opened.request.request_id))
+        over = f"the request's time, {timeout_s:g} s, was over after {opened.num_output_tokens} tokens"
+        self._fail(opened, DeadlineError(f"{over}; allow it more, or ask for less"))
+
     def _abort(self, request_id: str) -> None:
         opened = self._requests[request_id]
         opened.post(Abort(request_id=request_id))
@@ -309,6 +328,8 @@ class OpenRequests:
 
     def _forget(self, opened: OpenRequest, reason: str) -> None:
         del self._requests[opened.request.request_id]
+        if opened.timer is not None:
+            opened.timer.cancel()
         for sequence_id in _sequence_ids(opened):
             self._by_sequence.pop(sequence_id, None)
         if not self._requests:

@@ -142,11 +142,6 @@ class Supervisor:
         if self._process is not None:
             self._process.channel.post(message)
 
-    async def send(self, message: ToEngine) -> None:
-        """Send, and wait while the engine is slow to read; dropped when there is no process."""
-        if self._process is not None:
-            await self._process.channel.send(message)
-
     async def stop(self) -> None:
         """End the process, or the attempt to start one, and return when it is reaped.
 

@@ -41,8 +41,9 @@ def _both(rank: int, *arrows: str) -> Place:
 ENGINE = {
     "__main__": _core(7, "build"),
     "build": _core(7),
-    "engine": _front(6, "supervisor"),
+    "engine": _front(6, "supervisor", "limits"),
     "supervisor": _front(6),
+    "limits": _front(6),
     "loop": _core(6, "intake"),
     "intake": _core(6),
     "outbox": _core(6),

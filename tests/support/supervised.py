@@ -49,7 +49,7 @@ class Scene:
     async def submit(self, *prompt: int, request_id: str = "a") -> OpenRequest:
         request = new_request(prompt, request_id=request_id)
         opened = self.requests.open(request, [ChoiceText(ByteTokenizer(), TextRules())], self.supervisor.post)
-        await self.supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
+        self.supervisor.post(Submit(request=request, first_sequence_id=opened.first_sequence_id))
         return opened
 
     async def paused(self, pause_s: float) -> None:
