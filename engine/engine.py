@@ -15,6 +15,7 @@ from engine.clock import Clock, SystemClock, wait_within
 from engine.config import EngineConfig
 from engine.engine_process import ENGINE_COMMAND
 from engine.errors import EngineError, EngineUnavailableError
+from engine.insight import Insight
 from engine.limits import Limits
 from engine.messages import Drain, Load, ModelCard, Submit
 from engine.open_requests import OpenRequests
@@ -75,6 +76,7 @@ class Engine:
         self._supervisor = Supervisor(
             config, self._requests, on_change=self._tell_change, command=command, clock=self._clock
         )
+        self.insight = Insight(self._supervisor, self._requests, self._clock)
         if config.model.chat_template is not None:
             load_tokenizer = partial(load_tokenizer, chat_template=Path(config.model.chat_template))
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)

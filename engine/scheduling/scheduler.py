@@ -67,6 +67,16 @@ class Scheduler:
             prefix=self._prefixes.counters,
         )
 
+    @property
+    def live(self) -> tuple[Sequence, ...]:
+        """All sequences that have not ended: those that run, then those that wait."""
+        return (*self._running, *self._waiting.in_turn())
+
+    @property
+    def pool(self) -> CachePool:
+        """The blocks that it hands out; for reading only."""
+        return self._pool
+
     def add(self, sequences: tuple[Sequence, ...]) -> None:
         """Queue the choices of one request."""
         self._by_request[sequences[0].request.request_id] = sequences

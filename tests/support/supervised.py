@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from engine.config import SupervisionConfig
 from engine.errors import EngineError
 from engine.messages import Submit
-from engine.open_requests import OpenRequest, OpenRequests
+from engine.open_request import OpenRequest
+from engine.open_requests import OpenRequests
 from engine.supervisor import EngineState, Supervisor
 from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import ByteTokenizer
