@@ -70,8 +70,7 @@ class Scheduler:
     @property
     def live(self) -> tuple[Sequence, ...]:
         """All sequences that have not ended: those that run, then those that wait."""
-        waiting = (known for known in self._known.values() if known.state is SequenceState.WAITING)
-        return (*self._running, *waiting)
+        return (*self._running, *self._waiting.in_turn())
 
     @property
     def pool(self) -> CachePool:

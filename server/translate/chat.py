@@ -88,7 +88,9 @@ def to_request(
         sampling=to_sampling(body, wanted, encoder),
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
+        caller=ticket.caller,
         priority=body.priority or 0,
+        timeout_s=ticket.timeout_s(body.timeout),
         cache_salt=body.cache_salt or "",
         wants_prefix_report=bool(body.cache_debug),
     )
