@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: list[str]) -> int:
     settings = Settings.from_command_line(arguments)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     from server.serving import serve  # noqa: PLC0415  see the module docstring
 
     return serve(settings)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPMethod
 
-from engine import RequestRecord
+from engine import RequestRecord, shown_ms
 
 OTHER = "other"
 """Stands for every path that is no route, and every method that is none, so that labels stay few."""
@@ -77,13 +77,13 @@ def log_line(answered: Answered, *, is_quiet: bool) -> None:
         sum(len(record.request.prompt_ids) for record in records),
         sum(record.num_cached_tokens for record in records),
         sum(record.num_output_tokens for record in records),
-        _milliseconds(max, [record.waited_s for record in records]),
-        _milliseconds(min, [record.to_first_token_s for record in records]),
+        _chosen_ms(max, [record.waited_s for record in records]),
+        _chosen_ms(min, [record.to_first_token_s for record in records]),
         1000 * answered.duration_s,
     )  # fmt: skip
 
 
-def _milliseconds(choose: Callable[[Sequence[float]], float], seconds: Sequence[float | None]) -> str:
-    """The chosen one of those that are known; `-` where none is."""
+def _chosen_ms(choose: Callable[[Sequence[float]], float], seconds: Sequence[float | None]) -> float | str:
+    """The chosen one of those that are known."""
     known = [value for value in seconds if value is not None]
-    return f"{1000 * choose(known):.1f}" if known else "-"
+    return shown_ms(choose(known) if known else None)

@@ -207,6 +207,7 @@ class Settings(PullSettings):
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
+    log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
 
     @field_validator("api_key", "served_model_name", "cors_origin", mode="before")
     @classmethod
@@ -302,6 +303,7 @@ class Settings(PullSettings):
                 restart_window_s=self.restart_window_s,
             ),
             log_level=self.log_level,
+            log_format=self.log_format,
         )
 
 
