@@ -4,8 +4,8 @@ Logs, metrics and traces are observers of it. Nothing here holds a prompt or an 
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPMethod
 
 from engine import RequestRecord, shown_ms
@@ -28,7 +28,8 @@ class Answered:
     `route` is the template of the path (`/v1/models/{model_id}`), None where there is no such route.
     `number` is the request's own, `request_id` may be the client's choice. `status` is 0 where no answer
     was begun. `records` has one entry for each prompt that the engine took, when all have ended.
-    `started_s` and `ended_s` are of the clock that the records use, `trace_parent` is the header as sent.
+    `started_s` and `ended_s` are of the clock that the records use, `trace_headers` are those of W3C's trace context,
+    as sent.
     """
 
     request_id: str
@@ -40,7 +41,7 @@ class Answered:
     started_s: float
     ended_s: float
     records: Sequence[RequestRecord] = ()
-    trace_parent: str | None = None
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:

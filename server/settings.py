@@ -209,6 +209,11 @@ class Settings(PullSettings):
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
     log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
 
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Address of an OpenTelemetry collector that gets traces, over HTTP; needs the extra otlp.",
+    )
+
     @field_validator("api_key", "served_model_name", "cors_origin", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:

@@ -92,6 +92,7 @@ SERVER = {
     "errors": _front(1),
     "metrics": _front(1),
     "streams": _front(1),
+    "traces": _front(1),
     "settings": _front(0, "keys"),
     "keys": _front(0),
     "observation": _front(0),
@@ -129,6 +130,7 @@ LIBRARIES = {
     "pydantic": ("server",),
     "pydantic_settings": ("server",),
     "openai": ("server",),
+    "opentelemetry": ("server.traces",),
     "prometheus_client": ("server.metrics", "server.routes.metrics"),
 }
 
