@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from engine.logs import shown_ms as shown_ms
     from engine.messages import Load as Load
     from engine.messages import ModelCard as ModelCard
+    from engine.prefix_report import MissReason as MissReason
+    from engine.prefix_report import PrefixCounters as PrefixCounters
+    from engine.prefix_report import PrefixReport as PrefixReport
     from engine.request import FinishReason as FinishReason
     from engine.request import Request as Request
     from engine.request import SamplingParams as SamplingParams
@@ -79,10 +82,13 @@ _HOMES = {
     "Histogram": "engine.stats",
     "LATENCY_BOUNDS_S": "engine.stats",
     "Load": "engine.messages",
+    "MissReason": "engine.prefix_report",
     "ModelCard": "engine.messages",
     "ModelConfig": "engine.config",
     "ModelSource": "engine.source",
     "OverloadedError": "engine.errors",
+    "PrefixCounters": "engine.prefix_report",
+    "PrefixReport": "engine.prefix_report",
     "PoolGauges": "engine.stats",
     "RateLimitedError": "engine.errors",
     "RenderedChat": "engine.text.chat_template",

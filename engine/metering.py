@@ -88,12 +88,12 @@ class StepMeter:
 
     def stats(self) -> EngineStats:
         """All counts so far, and the pool as it is."""
-        tally = self._scheduler.tally
+        load = self._scheduler.load
         counters = EngineCounters(
             num_failed_steps=self._num_failed,
-            num_preempted=tally.num_preempted,
-            num_prefix_queried_tokens=tally.num_prefix_queried_tokens,
-            num_prefix_hit_tokens=tally.num_prefix_hit_tokens,
+            num_preempted=load.num_preemptions,
+            num_prefix_queried_tokens=load.prefix.num_tokens,
+            num_prefix_hit_tokens=load.prefix.num_cached_tokens,
             step_s=self._step_s.to_histogram(),
             step_rows=self._step_rows.to_histogram(),
             step_tokens=self._step_tokens.to_histogram(),

@@ -17,6 +17,7 @@ from engine.engine_process import ENGINE_COMMAND, EngineProcess
 from engine.errors import EngineCrashedError, EngineError
 from engine.messages import (
     Accepted,
+    CacheCleared,
     Configure,
     Drained,
     Failed,
@@ -291,7 +292,7 @@ class Supervisor:
             case Inspected(number=number, view=view):
                 if number in self._inspections and not self._inspections[number].done():
                     self._inspections[number].set_result(view)
-            case Accepted() | Refused() | Drained():
+            case Accepted() | Refused() | CacheCleared() | Drained():
                 self._requests.hear(message)
             case Loading(stage=stage, done=done, total=total):
                 self.status.detail = (

@@ -19,7 +19,7 @@ from server.metrics.collector import installed_version
 from server.metrics.http import HttpTally
 from server.metrics.registry import new_registry
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
-from server.routes import chat, completions, contract, health, metrics, models, stats, tokens
+from server.routes import cache, chat, completions, contract, health, metrics, models, stats, tokens
 from server.settings import Settings
 from server.traces import Traces
 
@@ -29,6 +29,7 @@ ROUTERS = (
     tokens.router,
     models.router,
     contract.router,
+    cache.router,
     health.router,
     metrics.router,
     stats.router,

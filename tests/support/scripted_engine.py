@@ -32,6 +32,8 @@ from engine.errors import ConfigError, RequestError, StepError
 from engine.messages import (
     Abort,
     Accepted,
+    CacheCleared,
+    ClearCache,
     Configure,
     Drain,
     Drained,
@@ -116,6 +118,8 @@ class ScriptedEngine:
                 log(f"Abort {request_id}")
             case Finish(request_id=request_id, choice=choice):
                 log(f"Finish {request_id} {choice}")
+            case ClearCache(order_id=order_id):
+                self.end.send(CacheCleared(order_id=order_id, num_blocks=self.num_steps))
             case Inspect(number=number):
                 if not self.flags.ignore_inspect:
                     self.end.send(Inspected(number=number, view=EngineView()))
