@@ -69,8 +69,8 @@ class Scheduler:
 
     @property
     def live(self) -> tuple[Sequence, ...]:
-        """All sequences that have not ended: those that run, then those that wait."""
-        return (*self._running, *self._waiting)
+        """All sequences that have not ended: those that run, then those that wait, in turn."""
+        return (*self._running, *self._waiting.in_turn())
 
     @property
     def pool(self) -> CachePool:

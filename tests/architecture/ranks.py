@@ -73,7 +73,7 @@ ENGINE = {
     "errors": _both(0),
     "token_scores": _both(0),
     "prefix_report": _both(0),
-    "stats": _both(0),
+    "stats": _both(0, "prefix_report"),
     "logs": _both(0),
     "clock": _front(0),
 }

@@ -353,3 +353,15 @@ def _without_eos(prompt, choice, max_tokens):
     for _ in range(max_tokens):
         tokens.append(next_token(tuple(tokens), choice))
     return tuple(tokens[len(prompt) :])
+
+
+def test_all_that_live_are_those_that_run_and_then_those_that_wait():
+    bench = Bench(6, max_running=2)
+    for _ in range(4):
+        bench.add(3)
+    bench.step()
+
+    assert [sequence.sequence_id for sequence in bench.scheduler.live] == sorted(
+        sequence.sequence_id for sequence in bench.scheduler.live
+    )
+    assert [sequence.state.value for sequence in bench.scheduler.live] == [*["running"] * 2, *["waiting"] * 2]
