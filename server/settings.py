@@ -108,6 +108,30 @@ class ChatSettings(PullSettings):
         return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
 
 
+class SelftestSettings(Command):
+    """Tries the promises of a running server: drills that pass, fail or are skipped, each with its reason."""
+
+    model_config = SettingsConfigDict(cli_prog_name="ringserve selftest")
+
+    url: str = Field("http://127.0.0.1:8000", description="Address of the server, without /v1.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="API key to send; one with the scope admin allows every drill. Of a list, the first.",
+    )
+    requests: int = Field(
+        64, ge=1, le=1000, description="How many requests the overload drill sends at once."
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Seconds that one answer may take.")
+    drain_pid: int | None = Field(
+        None, ge=2, description="Process id of the server, on this machine: drains it as the last drill."
+    )
+
+    @property
+    def first_api_key(self) -> str:
+        """The key to send; a word that no server asks for where there is none."""
+        return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
+
+
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
 

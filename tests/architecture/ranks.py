@@ -86,6 +86,7 @@ SERVER = {
     "answering": _front(4),
     "prompting": _front(4),
     "dependencies": _front(3),
+    "selftest": _front(3),
     "terminal": _front(3),
     "companion": _front(3),
     "translate": _front(2),
