@@ -92,8 +92,7 @@ class StepMeter:
         counters = EngineCounters(
             num_failed_steps=self._num_failed,
             num_preempted=load.num_preemptions,
-            num_prefix_queried_tokens=load.prefix.num_tokens,
-            num_prefix_hit_tokens=load.prefix.num_cached_tokens,
+            prefix=load.prefix,
             step_s=self._step_s.to_histogram(),
             step_rows=self._step_rows.to_histogram(),
             step_tokens=self._step_tokens.to_histogram(),

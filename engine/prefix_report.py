@@ -3,7 +3,7 @@
 Frozen values that cross the border as they are; they know neither pool nor HTTP.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 
@@ -64,6 +64,22 @@ class PrefixCounters:
     num_cached_tokens: int = 0
     num_evicted_blocks: int = 0
     num_cleared_blocks: int = 0
+
+    def __add__(self, other: "PrefixCounters") -> "PrefixCounters":
+        sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
+        return PrefixCounters(**sums)
+
+    @property
+    def num_by_result(self) -> dict[str, int]:
+        """Lookups by how they came out: `complete`, or why not."""
+        return {
+            "complete": self.num_complete,
+            **{
+                reason.value: getattr(self, f"num_{reason}")
+                for reason in MissReason
+                if reason is not MissReason.OFF
+            },
+        }
 
 
 NO_LOOKUPS = PrefixCounters()

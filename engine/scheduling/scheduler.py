@@ -69,7 +69,7 @@ class Scheduler:
 
     @property
     def live(self) -> tuple[Sequence, ...]:
-        """All sequences that have not ended: those that run, then those that wait."""
+        """All sequences that have not ended: those that run, then those that wait, in turn."""
         return (*self._running, *self._waiting.in_turn())
 
     @property

@@ -506,3 +506,15 @@ def test_a_preemption_leaves_a_constraint_where_it_is():
     assert bench.scheduler.load.num_preemptions > 0
     assert younger.constraint.taken == younger.token_ids[4:]
     assert older.is_finished
+
+
+def test_all_that_live_are_those_that_run_and_then_those_that_wait():
+    bench = Bench(6, max_running=2)
+    for _ in range(4):
+        bench.add(3)
+    bench.step()
+
+    assert [sequence.sequence_id for sequence in bench.scheduler.live] == sorted(
+        sequence.sequence_id for sequence in bench.scheduler.live
+    )
+    assert [sequence.state.value for sequence in bench.scheduler.live] == [*["running"] * 2, *["waiting"] * 2]
