@@ -19,6 +19,7 @@ MAX_BIASES = 1024
 MAX_BAD_WORDS = 1024
 MAX_BREAKERS = 128
 MAX_IDS_IN_A_WORD = 256
+MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
 SEED_BITS = 64
 
@@ -48,6 +49,8 @@ class SamplingParams:
     ones, and neither ends a choice before it has `min_tokens`. `include_stop` shows the text that
     ended it, `skip_special_tokens` hides special tokens, and `spaces_between_special_tokens` puts a
     space between two that are shown side by side.
+
+    `grammar` is what the output must look like, in llguidance's dialect of Lark; "" lets it be anything.
 
     Two things follow from the rest, and are worked out once, since every step asks: `looks_back` says
     whether what may be drawn depends on the tokens before, each of which must then be known, and
@@ -84,6 +87,7 @@ class SamplingParams:
     include_stop: bool = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
+    grammar: str = field(default="", repr=False)
     looks_back: bool = field(init=False, repr=False, compare=False)
     edits_logits: bool = field(init=False, repr=False, compare=False)
 
@@ -111,6 +115,7 @@ class SamplingParams:
             or self.repetition_penalty != 1.0
             or self.dry_multiplier
             or any(len(word) > 1 for word in self.bad_words_ids)
+            or self.grammar
         )
 
     def history_start(self, num_prompt: int, num_tokens: int) -> int:
@@ -153,6 +158,11 @@ class SamplingParams:
             )
         if not all(first < second for first, second in pairwise(biased)):
             raise RequestError("logit_bias must name each id once, in ascending order", "logit_bias")
+        if len(self.grammar) > MAX_GRAMMAR_CHARS:
+            raise RequestError(
+                f"the constraint on the output is a grammar of {len(self.grammar)} characters; "
+                f"at most {MAX_GRAMMAR_CHARS} are taken"
+            )
         _refuse_words(self.bad_words_ids, MAX_BAD_WORDS, "bad_words")
         _refuse_words(self.dry_sequence_breaker_ids, MAX_BREAKERS, "dry_sequence_breakers")
 
@@ -176,7 +186,7 @@ class Request:
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
     the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same. Of
     two requests that wait, the one with the lower `priority` comes first, and of two with the same
-    the one that arrived first.
+    the one that arrived first. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -186,6 +196,7 @@ class Request:
     cache_salt: str = ""
     arrival_s: float = 0.0
     priority: int = 0
+    wants_prefix_report: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
