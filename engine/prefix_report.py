@@ -5,6 +5,7 @@ Frozen values that cross the border as they are; they know neither pool nor HTTP
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class MissReason(StrEnum):
@@ -42,8 +43,7 @@ class PrefixReport:
     evicted_s_ago: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrefixCounters:
+class PrefixCounters(NamedTuple):
     """Sums since the engine process started; each lookup counts under `num_complete` or one reason.
 
     `num_hits` counts lookups that matched anything, complete or not, `num_tokens` the prompts'

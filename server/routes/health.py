@@ -1,6 +1,5 @@
 """GET /health says that the server lives, GET /ready that the engine takes requests. Neither needs a key."""
 
-from dataclasses import asdict
 
 from fastapi import APIRouter
 
@@ -36,5 +35,5 @@ def _report(engine: EngineDep) -> HealthReport:
         detail=health.detail,
         generation=health.generation,
         num_restarts=health.num_restarts,
-        load=LoadReport(**asdict(health.load)),
+        load=LoadReport(**health.load._asdict()),
     )
