@@ -23,6 +23,7 @@ from engine.kernels.ops import native_ops, select_native, select_ops
 from engine.layers.kit import LayerKit
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Loading, ModelCard, ToEngine
+from engine.metering import StepMeter
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.fused import FusedDecoder
@@ -81,7 +82,9 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         has_prefix_cache=config.cache.has_prefix_cache,
     )
     runner = ModelRunner(kernels.model(decoder), store, layout, device, sampler=kernels.sampler())
-    parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
+    parts = LoopParts(
+        intake=intake, scheduler=scheduler, runner=runner, outbox=outbox, meter=StepMeter(scheduler)
+    )
     return BuiltEngine(
         loop=StepLoop(parts, config.scheduling.steps_in_flight),
         intake=intake,

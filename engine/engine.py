@@ -21,6 +21,7 @@ from engine.errors import (
     OverloadedError,
     RequestError,
 )
+from engine.insight import Insight
 from engine.messages import Drain, Load, ModelCard, Submit
 from engine.open_requests import OpenRequests
 from engine.request import Request
@@ -80,6 +81,7 @@ class Engine:
         self._supervisor = Supervisor(
             config, self._requests, on_change=self._tell_change, command=command, clock=self._clock
         )
+        self.insight = Insight(self._supervisor, self._requests, self._clock)
         if config.model.chat_template is not None:
             load_tokenizer = partial(load_tokenizer, chat_template=Path(config.model.chat_template))
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)

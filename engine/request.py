@@ -22,6 +22,8 @@ MAX_IDS_IN_A_WORD = 256
 MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
 SEED_BITS = 64
+LEAST_TEMPERATURE = 1e-5
+"""Below this a temperature counts as 0: logits in single precision, divided by it, would soon overflow."""
 
 
 class FinishReason(StrEnum):
@@ -35,7 +37,7 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """How tokens are chosen, and when to stop.
 
-    Off is: `temperature` 0 (greedy), `top_k` 0, `top_p` and `typical_p` 1, `min_p` 0, penalties 0,
+    Off is: `temperature` 0 (greedy, as is all below `LEAST_TEMPERATURE`), `top_k` 0, `top_p` and `typical_p` 1, `min_p` 0, penalties 0,
     `repetition_penalty` 1, `dry_multiplier` 0, `xtc_probability` 0, and every empty tuple. `seed` is
     always set, so that a preempted sequence draws the same tokens again. `dry_range` is how many of
     the newest tokens DRY looks at, 0 for all. `logit_bias` has (id, bias) in order of ids;
@@ -106,7 +108,7 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0.0
+        return self.temperature < LEAST_TEMPERATURE
 
     def _looks_back(self) -> bool:
         return bool(
@@ -184,9 +186,10 @@ class Request:
     """One prompt and how to continue it, `num_choices` times independently.
 
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
-    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same. Of
-    two requests that wait, the one with the lower `priority` comes first, and of two with the same
-    the one that arrived first. `wants_prefix_report` asks to be told what the prefix cache knew.
+    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same.
+    `caller` says whose it is, without telling the key: callers share what is served fairly. Of one
+    caller's requests that wait, those of lower `priority` come first, and of equals those that
+    arrived first; waiting makes up for priority in time. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -195,6 +198,7 @@ class Request:
     num_choices: int = 1
     cache_salt: str = ""
     arrival_s: float = 0.0
+    caller: str = ""
     priority: int = 0
     wants_prefix_report: bool = False
 

@@ -47,12 +47,14 @@ def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | Non
     """Token ids `[R]` and, for the rows that ask, how probable they were by the raw logits.
 
     A greedy row takes the first of its largest logits, masked, biased and penalised. Another one
-    inverts its cumulative distribution, in vocabulary order, at its uniform number.
+    inverts its cumulative distribution, in vocabulary order, at its uniform number; if it has no
+    distribution, because nothing or no number is left of its logits, it is as a greedy one.
     """
     edited = logits if rows.edits is None else edit(logits, rows.edits)
     token_ids = edited.argmax(-1)  # [R]
     if rows.random_rows is not None:
-        token_ids[rows.random_rows] = _draw(edited[rows.random_rows], rows)
+        random = rows.random_rows
+        token_ids[random] = _draw(edited[random], rows, token_ids[random])
     if rows.scored_rows is None:
         return token_ids, None
     asks = logits if len(rows.scored_rows) == len(logits) else logits[rows.scored_rows]
@@ -77,13 +79,14 @@ def edit(logits: Tensor, edits: Edits) -> Tensor:
     return logits
 
 
-def _draw(edited: Tensor, rows: SamplingRows) -> Tensor:
+def _draw(edited: Tensor, rows: SamplingRows, likeliest: Tensor) -> Tensor:
     assert rows.uniforms is not None
     cumulative = distribution(edited, rows).cumsum(-1)  # [r, V]
     total = cumulative[:, -1]
     target = torch.minimum(rows.uniforms * total, total.nextafter(torch.zeros_like(total)))
     # The first token whose cumulative probability exceeds the target: never one of probability 0.
-    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    drawn = torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    return torch.where(total > 0, drawn.clamp(max=edited.shape[-1] - 1), likeliest)  # a NaN is not above 0
 
 
 def distribution(logits: Tensor, rows: SamplingRows) -> Tensor:

@@ -32,7 +32,11 @@ class Sequence:
 
     The choices of one request share the prompt's full blocks: the first one is the `leader`, the
     others wait among its `followers` until it has computed `shared_tokens` positions. `num_scored`
-    counts the positions whose prompt successors are scored and told; a preemption does not undo that.
+    counts the positions whose prompt successors are scored and told, `num_charged` those of the prompt
+    that its caller has paid for; a preemption does not undo that.
+
+    `place` is its fixed place among all sequences. It `has_begun` once it runs, or holds blocks while
+    it waits. In each group it never holds more than `worst_blocks`.
 
     `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
     there when it first ran, and `prefix_report` says why no more; `awaited_hash` is the block that another one was computing when it was
@@ -54,8 +58,12 @@ class Sequence:
     num_draws_in_flight: int = 0
     num_steps_in_flight: int = 0
     num_scored: int = 0
+    num_charged: int = 0
     state: SequenceState = SequenceState.WAITING
+    has_begun: bool = False
     must_preempt: bool = False
+    place: tuple[float, int] = (0.0, 0)
+    worst_blocks: tuple[int, ...] = ()
     chain: HashChain | None = field(default=None, repr=False)
     num_cached: int | None = None
     prefix_report: PrefixReport | None = None
@@ -87,11 +95,6 @@ class Sequence:
         return (newest if newest < self.num_computable else self.num_computable) - self.num_planned
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands in every queue: by priority, then by arrival."""
-        return self.request.priority, self.sequence_id
-
-    @property
     def num_uncommitted(self) -> int:
         """Positions in steps in flight."""
         return self.num_planned - self.num_computed
@@ -121,6 +124,10 @@ class Sequence:
     def holds_blocks(self) -> bool:
         """Whether any table names a block."""
         return any(table.num_held for table in self.tables)
+
+    def take_place(self, arrived_s: float, priority_ageing_s: float) -> None:
+        """Take its place among all sequences, for good; a point of priority weighs so many seconds."""
+        self.place = (arrived_s + self.request.priority * priority_ageing_s, self.sequence_id)
 
     def next_chunk(self, num_tokens: int, eos_ids: frozenset[int]) -> Chunk:
         """The next `num_tokens` unplanned positions, as a plan carries them; their slots are reserved."""
@@ -215,6 +222,9 @@ def make_sequences(
             token_ids=list(request.prompt_ids),
             chain=HashChain(block_size, request.cache_salt) if has_prefix_cache else None,
             prefix_report=None if has_prefix_cache else no_cache,
+            worst_blocks=tuple(
+                min(-(-request.max_total_tokens // block_size), table.ring_blocks) for table in own
+            ),
         )
         for choice, own in enumerate(tables)
     )

@@ -6,7 +6,11 @@ PEERS = "peers"
 """Names that other open inference servers use; no field of OpenAI's."""
 
 SAMPLING = (
-    works("temperature", 0.7, "0 always takes the most probable token; from 0 to 2, 1 if left out."),
+    works(
+        "temperature",
+        0.7,
+        "0, or less than 0.00001, always takes the most probable token; at most 2, 1 if left out.",
+    ),
     works("top_p", 0.9, "Draw from the most probable tokens that make up this share; 1 if left out."),
     works("top_k", 20, "Draw from this many most probable tokens; 0 or -1 means all.", source=PEERS),
     works("min_p", 0.05, "Drop tokens below this share of the most probable one's.", source=PEERS),
@@ -28,7 +32,7 @@ SAMPLING = (
     works(
         "bad_words", ["xyz"], "Words that are never completed, as the tokens they encode to.", source=PEERS
     ),
-    works("seed", 7, "The same seed and parameters give the same answer; random if left out."),
+    works("seed", 7, "The same seed and parameters give the same answer to each prompt; random if left out."),
 )
 
 ENDING = (

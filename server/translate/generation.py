@@ -6,6 +6,7 @@ Pure: no clock, no randomness, no input or output; what varies comes in a `Ticke
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import inf
 from statistics import fmean
 
@@ -41,6 +42,10 @@ class Ticket:
             "model": self.model_id,
             "system_fingerprint": self.fingerprint,
         }
+
+    def prompt_seed(self, index: int) -> int:
+        """The seed of the body's prompt `index`, so that equal prompts are answered differently."""
+        return int.from_bytes(sha256(f"{self.seed} {index}".encode()).digest()[:8])
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,8 @@ from engine.messages import (
     Drained,
     Failed,
     Finish,
+    Inspect,
+    Inspected,
     Load,
     Loading,
     ModelCard,
@@ -29,6 +31,7 @@ from engine.messages import (
 )
 from engine.prefix_report import MissReason, PrefixCounters, PrefixReport
 from engine.request import FinishReason
+from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 from tests.support.new_request import new_request
 from tests.support.some_scores import some_scores
 
@@ -43,6 +46,7 @@ LOAD = Load(
 REPORT = PrefixReport(
     num_matched_tokens=16, block_size=16, miss_reason=MissReason.DIFFERS, first_missing_block=1
 )
+STATS = EngineStats(counters=EngineCounters(num_preempted=1), pool=PoolGauges(num_blocks=2))
 CARD = ModelCard(
     model_id="m",
     family="llama",
@@ -63,6 +67,7 @@ EVERY_MESSAGE = [
     Abort(request_id="a"),
     Finish(request_id="a", choice=1),
     ClearCache(order_id=3),
+    Inspect(number=3),
     Drain(),
     Loading(stage="weights", done=1, total=2),
     Ready(card=CARD),
@@ -82,10 +87,13 @@ EVERY_MESSAGE = [
         prefix_reports=((4, REPORT),),
         finish_reasons=(None, FinishReason.STOP),
         failures=((3, StepError("boom")),),
+        waited_s=((4, 0.5),),
         load=LOAD,
+        stats=STATS,
     ),
-    Pulse(load=LOAD),
     CacheCleared(order_id=3, num_blocks=7),
+    Pulse(load=LOAD, stats=STATS),
+    Inspected(number=3, view=EngineView(stats=STATS)),
     Drained(),
 ]
 IDS = [type(message).__name__ for message in EVERY_MESSAGE]
