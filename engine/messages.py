@@ -115,12 +115,15 @@ class Load(NamedTuple):
     prefix: PrefixCounters = NO_LOOKUPS
 
 
+NO_LOAD = Load()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """The engine answers requests from now on."""
 
     card: ModelCard
-    load: Load = Load()
+    load: Load = NO_LOAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,9 @@ class ModelRunner:
 
     def begin(self, plan: StepPlan) -> Step:
         """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
-        with _device_errors():  # no parameter asks for a gradient, so nothing has to keep torch from making one
+        with (
+            _device_errors()
+        ):  # no parameter asks for a gradient, so nothing has to keep torch from making one
             packed = pack(plan, self._layout, self._device)
             if packed.taken:
                 self._put_last_draws(packed)
@@ -110,7 +112,8 @@ class ModelRunner:
         num_top = max(chunk.num_score_top for chunk in plan.chunks)
         num_rows = packed.num_scored
         tiles = [
-            slice(first, min(num_rows, first + HEAD_TILE_ROWS)) for first in range(0, num_rows, HEAD_TILE_ROWS)
+            slice(first, min(num_rows, first + HEAD_TILE_ROWS))
+            for first in range(0, num_rows, HEAD_TILE_ROWS)
         ]
         return tuple(
             self._sampler.score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top)
@@ -127,7 +130,9 @@ class ModelRunner:
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
             start = packed.num_scored + first
             is_all = len(chunks) == hidden.shape[0]  # as in most steps: a view would cost more than it saves
-            logits = self._model.logits(hidden if is_all else hidden[start : start + len(chunks)])  # [tile, V]
+            logits = self._model.logits(
+                hidden if is_all else hidden[start : start + len(chunks)]
+            )  # [tile, V]
             draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
             ids, own = self._sampler.draw(logits, draws, [chunk.stop for chunk in chunks])
             token_ids.append(ids)

@@ -33,7 +33,7 @@ class Edits:
     @classmethod
     def gather(cls, draws: Sequence[Draw], like: Tensor) -> "Edits | None":
         """What `draws` ask for, one row each; None if nothing."""
-        if not any([draw.banned_ids or draw.sampling.edits_logits for draw in draws]):
+        if not any(draw.banned_ids or draw.sampling.edits_logits for draw in draws):
             return None
         counted = [
             (row, draw.sampling, count_tokens(draw)) for row, draw in enumerate(draws) if _counts(draw)

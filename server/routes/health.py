@@ -1,6 +1,5 @@
 """GET /health says that the server lives, GET /ready that the engine takes requests. Neither needs a key."""
 
-
 from fastapi import APIRouter
 
 from engine import EngineState, Health

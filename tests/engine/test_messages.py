@@ -141,5 +141,7 @@ def test_everything_in_the_module_that_is_a_record_is_plain_data():
     own = [kind for kind in kinds if kind.__module__ == messages.__name__]
 
     assert all(is_dataclass(kind) or issubclass(kind, tuple) for kind in own)
-    assert all("Tensor" not in str(annotation) for kind in own for annotation in kind.__annotations__.values())
+    assert all(
+        "Tensor" not in str(annotation) for kind in own for annotation in kind.__annotations__.values()
+    )
     assert len(own) == len(EVERY_MESSAGE) + 2
