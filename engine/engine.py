@@ -21,6 +21,7 @@ from engine.errors import (
     OverloadedError,
     RequestError,
 )
+from engine.insight import Insight
 from engine.messages import Drain, Load, ModelCard, Submit
 from engine.open_requests import OpenRequests
 from engine.request import Request
@@ -80,6 +81,7 @@ class Engine:
         self._supervisor = Supervisor(
             config, self._requests, on_change=self._tell_change, command=command, clock=self._clock
         )
+        self.insight = Insight(self._supervisor, self._requests, self._clock)
         if config.model.chat_template is not None:
             load_tokenizer = partial(load_tokenizer, chat_template=Path(config.model.chat_template))
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)
@@ -200,6 +202,17 @@ class Engine:
             await opened.stream.aclose()
             raise
         return opened.stream
+
+    async def clear_cache(self) -> int:
+        """Forget every cached prefix, for later requests; how many blocks were forgotten.
+
+        What runs goes on undisturbed. EngineUnavailableError while there is no engine process.
+        """
+        if self._state()[0] not in (EngineState.READY, EngineState.DRAINING):
+            raise self._unavailable()
+        order, answer = self._requests.orders.open()
+        self._supervisor.post(order)
+        return await answer
 
     def _refuse_misfit(self, request: Request, card: ModelCard) -> None:
         """RequestError for what this model, or one request at a time, can never do."""

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 from engine.cache.layout import CacheLayout
 from engine.errors import ContextLengthError, RequestError
-from engine.messages import Abort, Accepted, Drain, Finish, Refused, Submit, ToEngine, ToServer
+from engine.messages import (
+    Abort,
+    Accepted,
+    ClearCache,
+    Drain,
+    Finish,
+    Inspect,
+    Refused,
+    Submit,
+    ToEngine,
+    ToServer,
+)
 from engine.request import Request
 from engine.scheduling.sequence import Sequence, make_sequences
 
@@ -24,7 +35,7 @@ class Stop:
     """The server closed the channel, or is gone."""
 
 
-Work = tuple[Sequence, ...] | Abort | Finish | Drain | Stop
+Work = tuple[Sequence, ...] | Abort | Finish | ClearCache | Inspect | Drain | Stop
 
 
 class Intake:
@@ -77,7 +88,7 @@ class Intake:
         match message:
             case Submit(request=request, first_sequence_id=first_sequence_id):
                 self._submit(request, first_sequence_id)
-            case Abort() | Finish() | Drain():
+            case Abort() | Finish() | ClearCache() | Inspect() | Drain():
                 self._queue.put(message)
             case _:
                 logger.error("message ignored kind=%s", type(message).__name__)

@@ -3,16 +3,19 @@
 All are frozen, survive pickling and compare equal. A channel belongs to exactly one engine
 process, so a late message of a dead one has no channel to arrive on, and none carries a generation.
 
-To the engine:   Configure first; then Submit, Abort, Finish; Drain before the end.
+To the engine:   Configure first; then Submit, Abort, Finish, ClearCache, Inspect; Drain before the end.
 To the server:   Loading until Ready (or Failed); then Accepted or Refused for each Submit;
-                 Updates after a step, Pulse when there is nothing to tell; Drained.
+                 Updates after a step, Pulse when there is nothing to tell; CacheCleared for each
+                 ClearCache and Inspected for each Inspect; Drained.
 """
 
 from dataclasses import dataclass
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
+from engine.prefix_report import NO_LOOKUPS, PrefixCounters, PrefixReport
 from engine.request import FinishReason, Request
+from engine.stats import EngineStats, EngineView
 from engine.token_scores import TokenScores
 
 
@@ -47,8 +50,22 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClearCache:
+    """Forget what the prefix cache knows; the answer is CacheCleared with the same `order_id`."""
+
+    order_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Accept nothing more, finish what is under way, then say Drained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspect:
+    """Tell what is live, between two steps, as the `Inspected` of the same `number`."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +101,17 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How busy the engine is, when it says so."""
+    """How busy the engine is, when it says so.
+
+    `num_preemptions` and `prefix` count since the engine process started.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
     num_free_blocks: int = 0
     num_steps: int = 0
+    num_preemptions: int = 0
+    prefix: PrefixCounters = NO_LOOKUPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +154,10 @@ class Updates:
     is empty when nobody asked for alternatives; otherwise each token of row r that has a
     log-probability has `num_top[r]` entries in `top_ids` and `top_logprobs`. `prompt_scores` tells
     how probable the next tokens of a sequence's prompt were, from its second one on. `num_cached`
-    names sequences that began behind a cached prefix, with its length, at their first token. `failures`
-    names sequences that ended with an error; they are in no row.
+    names sequences that began behind a cached prefix, with its length, at their first token, and
+    `prefix_reports` tells more of it where the request asked. `failures` names sequences that ended
+    with an error; they are in no row. `waited_s` names sequences whose first
+    chunk was computed, with the seconds they had waited for it. `stats` comes at most once a second.
 
         sequence_ids (4, 9)  num_tokens (1, 2)  token_ids (17, 5, 6)  finish_reasons (None, STOP)
     """
@@ -148,16 +172,36 @@ class Updates:
     top_logprobs: tuple[float, ...] = ()
     prompt_scores: tuple[tuple[int, TokenScores], ...] = ()
     num_cached: tuple[tuple[int, int], ...] = ()
+    prefix_reports: tuple[tuple[int, PrefixReport], ...] = ()
     finish_reasons: tuple[FinishReason | None, ...] = ()
     failures: tuple[tuple[int, EngineError], ...] = ()
+    waited_s: tuple[tuple[int, float], ...] = ()
     load: Load = Load()
+    stats: EngineStats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
-    """The loop lives, and has nothing to tell."""
+    """The loop lives, and has nothing to tell but its `stats`, where they are due."""
 
     load: Load
+    stats: EngineStats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """The answer to the `Inspect` of the same number."""
+
+    number: int
+    view: EngineView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheCleared:
+    """The prefix cache knows nothing any more; it had known the content of `num_blocks` blocks."""
+
+    order_id: int
+    num_blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,5 +209,7 @@ class Drained:
     """Nothing is under way any more, and nothing new is accepted."""
 
 
-ToEngine = Configure | Submit | Abort | Finish | Drain
-ToServer = Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | Drained
+ToEngine = Configure | Submit | Abort | Finish | ClearCache | Inspect | Drain
+ToServer = (
+    Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | CacheCleared | Inspected | Drained
+)

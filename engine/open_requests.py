@@ -12,8 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 
 from engine.errors import EngineError, EngineUnavailableError
-from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine, Updates
+from engine.messages import (
+    Abort,
+    Accepted,
+    CacheCleared,
+    Drained,
+    Finish,
+    Refused,
+    ToEngine,
+    Updates,
+)
+from engine.open_orders import OpenOrders
+from engine.prefix_report import PrefixReport
 from engine.request import MAX_CHOICES, FinishReason, Request
+from engine.request_record import ABORTED, RequestRecord, RequestTally
 from engine.stream import TokenEvent, TokenStream
 from engine.text.detokenizer import ChoiceText, Delta
 from engine.text.token_logprob import TokenLogprob
@@ -46,9 +58,12 @@ class OpenRequest:
         self.first_sequence_id = first_sequence_id
         self.post = post
         self.opened_s = opened_s
+        self.waited_s: float | None = None
         self.first_token_s: float | None = None
+        self.last_token_s: dict[int, float] = {}
         self.reasons: dict[int, FinishReason] = {}
         self.num_cached_tokens = 0
+        self.prefix_report: PrefixReport | None = None
         self._texts = tuple(texts)
         self._prompt_logprobs: list[TokenLogprob | None] = []
         if stream.request.sampling.prompt_logprobs is not None:
@@ -69,6 +84,19 @@ class OpenRequest:
     def num_output_tokens(self) -> int:
         """Tokens of all choices so far."""
         return sum(text.num_tokens for text in self._texts)
+
+    def to_record(self, reason: str, ended_s: float) -> RequestRecord:
+        """How it went, now that it has ended."""
+        return RequestRecord(
+            request=self.request,
+            reason=reason,
+            num_cached_tokens=self.num_cached_tokens,
+            num_output_tokens=self.num_output_tokens,
+            opened_s=self.opened_s,
+            ended_s=ended_s,
+            waited_s=self.waited_s,
+            first_token_s=self.first_token_s,
+        )
 
     async def wait_accepted(self) -> None:
         """Return when the engine process has queued the request; raise what came instead."""
@@ -125,9 +153,11 @@ class OpenRequest:
             num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish_reason,
             prompt_logprobs=() if choice else tuple(self._prompt_logprobs),
+            prefix_report=None if choice else self.prefix_report,
         )
         if not choice:
             self._prompt_logprobs = []
+            self.prefix_report = None
         self.stream.put(event)
 
 
@@ -143,6 +173,8 @@ class OpenRequests:
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.orders = OpenOrders()
+        self.tally = RequestTally()
         self._now = now
         self._requests: dict[str, OpenRequest] = {}
         self._by_sequence: dict[int, OpenRequest] = {}
@@ -153,6 +185,12 @@ class OpenRequests:
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._requests
+
+    @property
+    def ages_s(self) -> dict[str, float]:
+        """How long each request has been open, by its id."""
+        now_s = self._now()
+        return {request_id: now_s - opened.opened_s for request_id, opened in self._requests.items()}
 
     @property
     def num_sequences(self) -> int:
@@ -176,12 +214,13 @@ class OpenRequests:
         self._idle.clear()
         return opened
 
-    def hear(self, message: Updates | Accepted | Refused | Drained) -> None:
+    def hear(self, message: Updates | Accepted | Refused | CacheCleared | Drained) -> None:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
         match message:
             case Updates():
+                self._take_waits(message)
                 self._take_prompt_scores(message)
-                self._take_cached(message)
+                self._take_prefixes(message)
                 self._take_rows(message)
                 self._take_failures(message)
             case Accepted(request_id=request_id):
@@ -190,12 +229,15 @@ class OpenRequests:
             case Refused(request_id=request_id, error=error):
                 if request_id in self._requests:
                     self._fail(self._requests[request_id], error)
+            case CacheCleared():
+                self.orders.hear(message)
             case Drained():
                 unavailable = "the engine is stopping and had finished all that it knew of"
                 self.end_all(EngineUnavailableError(unavailable, state="stopping"))
 
     def end_all(self, error: EngineError) -> tuple[str, ...]:
-        """End every stream with a copy of `error`; the ids of their requests."""
+        """End every stream and every order with a copy of `error`; the ids of the requests."""
+        self.orders.end_all(error)
         request_ids = tuple(self._requests)
         for opened in tuple(self._requests.values()):
             self._fail(opened, error)
@@ -205,17 +247,28 @@ class OpenRequests:
         """Return when no request is under way."""
         await self._idle.wait()
 
+    def _take_waits(self, updates: Updates) -> None:
+        for sequence_id, waited_s in updates.waited_s:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None and opened.waited_s is None:
+                opened.waited_s = waited_s
+                self.tally.waited(waited_s)
+
     def _take_prompt_scores(self, updates: Updates) -> None:
         for sequence_id, scores in updates.prompt_scores:
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
                 opened.feed_prompt(scores)
 
-    def _take_cached(self, updates: Updates) -> None:
+    def _take_prefixes(self, updates: Updates) -> None:
         for sequence_id, num_cached in updates.num_cached:
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
                 opened.feed_cached(sequence_id - opened.first_sequence_id, num_cached)
+        for sequence_id, report in updates.prefix_reports:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None and sequence_id == opened.first_sequence_id:
+                opened.prefix_report = report
 
     def _take_rows(self, updates: Updates) -> None:
         token_start = score_start = top_start = 0
@@ -246,9 +299,9 @@ class OpenRequests:
         logprobs: TokenScores | None,
         finish_reason: FinishReason | None,
     ) -> None:
-        if opened.first_token_s is None and token_ids:
-            opened.first_token_s = self._now()
         choice = sequence_id - opened.first_sequence_id
+        if token_ids:
+            self._time(opened, choice, len(token_ids))
         try:
             opened.feed(choice, token_ids, logprobs, finish_reason)
         except Exception:  # as in the step loop: one request's fault ends that request alone
@@ -265,6 +318,19 @@ class OpenRequests:
         if opened.is_finished:
             opened.stream.end()
             self._forget(opened, ",".join(opened.reasons[choice] for choice in sorted(opened.reasons)))
+
+    def _time(self, opened: OpenRequest, choice: int, num_tokens: int) -> None:
+        """Tokens of a choice came now; of several at once each counts an equal part of the time."""
+        now_s = self._now()
+        last_s = opened.last_token_s.get(choice)
+        opened.last_token_s[choice] = now_s
+        self.tally.num_generated_tokens += num_tokens
+        if last_s is not None:
+            self.tally.inter_token_s.observe((now_s - last_s) / num_tokens, num_tokens)
+        elif opened.first_token_s is None:
+            opened.first_token_s = now_s
+            num_prompt = len(opened.request.prompt_ids)
+            self.tally.first_token(now_s - opened.opened_s, num_prompt, opened.num_cached_tokens)
 
     def _take_failures(self, updates: Updates) -> None:
         for sequence_id, error in updates.failures:
@@ -283,7 +349,7 @@ class OpenRequests:
     def _abort(self, request_id: str) -> None:
         opened = self._requests[request_id]
         opened.post(Abort(request_id=request_id))
-        self._forget(opened, "abort")
+        self._forget(opened, ABORTED)
 
     def _forget(self, opened: OpenRequest, reason: str) -> None:
         del self._requests[opened.request.request_id]
@@ -291,11 +357,14 @@ class OpenRequests:
             self._by_sequence.pop(sequence_id, None)
         if not self._requests:
             self._idle.set()
-        duration_s = self._now() - opened.opened_s
+        record = opened.to_record(reason, self._now())
+        opened.stream.record = record
+        self.tally.ended(record)
         if opened.first_token_s is not None:  # else it says nothing of how long one takes
             weight = NEWEST_WEIGHT if self._mean_duration_s else 1.0
-            self._mean_duration_s += weight * (duration_s - self._mean_duration_s)
-        _log_end(opened, reason, duration_s)
+            self._mean_duration_s += weight * (record.duration_s - self._mean_duration_s)
+        fields = " ".join(f"{name}={value}" for name, value in record.to_fields().items())
+        logger.debug("request ended id=%s %s", record.request.request_id, fields)
 
 
 def _sequence_ids(opened: OpenRequest) -> range:
@@ -308,20 +377,4 @@ def _joined(first: Delta, second: Delta) -> Delta:
         token_ids=first.token_ids + second.token_ids,
         logprobs=first.logprobs + second.logprobs,
         is_stopped=first.is_stopped or second.is_stopped,
-    )
-
-
-def _log_end(opened: OpenRequest, reason: str, duration_s: float) -> None:
-    """The one line per request; a request that ended before its first token has `-` for its time."""
-    first_token_ms = "-"
-    if opened.first_token_s is not None:
-        first_token_ms = f"{1000 * (opened.first_token_s - opened.opened_s):.1f}"
-    logger.info(
-        "request finished id=%s reason=%s prompt_tokens=%d output_tokens=%d first_token_ms=%s duration_ms=%.1f",
-        opened.request.request_id,
-        reason,
-        len(opened.request.prompt_ids),
-        opened.num_output_tokens,
-        first_token_ms,
-        1000 * duration_s,
     )

@@ -19,6 +19,7 @@ MAX_BIASES = 1024
 MAX_BAD_WORDS = 1024
 MAX_BREAKERS = 128
 MAX_IDS_IN_A_WORD = 256
+MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
 SEED_BITS = 64
 LEAST_TEMPERATURE = 1e-5
@@ -50,6 +51,12 @@ class SamplingParams:
     ones, and neither ends a choice before it has `min_tokens`. `include_stop` shows the text that
     ended it, `skip_special_tokens` hides special tokens, and `spaces_between_special_tokens` puts a
     space between two that are shown side by side.
+
+    `grammar` is what the output must look like, in llguidance's dialect of Lark; "" lets it be anything.
+
+    Two things follow from the rest, and are worked out once, since every step asks: `looks_back` says
+    whether what may be drawn depends on the tokens before, each of which must then be known, and
+    `edits_logits` whether single logits change before the draw.
     """
 
     max_tokens: int
@@ -82,6 +89,9 @@ class SamplingParams:
     include_stop: bool = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
+    grammar: str = field(default="", repr=False)
+    looks_back: bool = field(init=False, repr=False, compare=False)
+    edits_logits: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, (is_within, limit) in _LIMITS.items():
@@ -91,21 +101,23 @@ class SamplingParams:
                 raise RequestError(f"{param} is {value}; it must be {limit}", param)
         self._refuse_long_lists()
         self._refuse_contradictions()
+        object.__setattr__(self, "looks_back", self._looks_back())
+        edits = self.looks_back or self.logit_bias or self.allowed_ids or self.bad_words_ids
+        object.__setattr__(self, "edits_logits", bool(edits))
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
         return self.temperature < LEAST_TEMPERATURE
 
-    @property
-    def looks_back(self) -> bool:
-        """Whether what may be drawn depends on the tokens before, each of which must then be known."""
+    def _looks_back(self) -> bool:
         return bool(
             self.presence_penalty
             or self.frequency_penalty
             or self.repetition_penalty != 1.0
             or self.dry_multiplier
             or any(len(word) > 1 for word in self.bad_words_ids)
+            or self.grammar
         )
 
     def history_start(self, num_prompt: int, num_tokens: int) -> int:
@@ -148,6 +160,11 @@ class SamplingParams:
             )
         if not all(first < second for first, second in pairwise(biased)):
             raise RequestError("logit_bias must name each id once, in ascending order", "logit_bias")
+        if len(self.grammar) > MAX_GRAMMAR_CHARS:
+            raise RequestError(
+                f"the constraint on the output is a grammar of {len(self.grammar)} characters; "
+                f"at most {MAX_GRAMMAR_CHARS} are taken"
+            )
         _refuse_words(self.bad_words_ids, MAX_BAD_WORDS, "bad_words")
         _refuse_words(self.dry_sequence_breaker_ids, MAX_BREAKERS, "dry_sequence_breakers")
 
@@ -169,9 +186,10 @@ class Request:
     """One prompt and how to continue it, `num_choices` times independently.
 
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
-    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same. Of
-    two requests that wait, the one with the lower `priority` comes first, and of two with the same
-    the one that arrived first.
+    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same.
+    `caller` says whose it is, without telling the key: callers share what is served fairly. Of one
+    caller's requests that wait, those of lower `priority` come first, and of equals those that
+    arrived first; waiting makes up for priority in time. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -180,7 +198,9 @@ class Request:
     num_choices: int = 1
     cache_salt: str = ""
     arrival_s: float = 0.0
+    caller: str = ""
     priority: int = 0
+    wants_prefix_report: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:

@@ -14,8 +14,10 @@ from starlette.middleware.cors import CORSMiddleware
 from engine import ContextLengthError, Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
+from server.metrics.http import HttpTally
+from server.metrics.registry import new_registry
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
-from server.routes import chat, completions, contract, health, models, tokens
+from server.routes import cache, chat, completions, contract, health, metrics, models, stats, tokens
 from server.settings import Settings
 
 ROUTERS = (
@@ -24,7 +26,10 @@ ROUTERS = (
     tokens.router,
     models.router,
     contract.router,
+    cache.router,
     health.router,
+    metrics.router,
+    stats.router,
 )
 PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 """The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
@@ -50,6 +55,7 @@ def create_app(
         finally:
             await engine.stop(settings.drain_s)
 
+    http = HttpTally()
     app = FastAPI(
         title="ringserve",
         version="1",
@@ -57,7 +63,7 @@ def create_app(
         redirect_slashes=False,
         middleware=[
             Middleware(UnderRoot, root_path=settings.root_path),
-            Middleware(RequestId),
+            Middleware(RequestId, http=http),
             *_cross_origin(settings),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
@@ -71,6 +77,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
+    app.state.registry = new_registry(engine, http)
     app.state.started_s = int(clock())
     return app
 

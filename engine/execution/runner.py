@@ -15,9 +15,8 @@ from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
 from engine.errors import EngineCrashedError
 from engine.execution.pack import PackedStep, pack
-from engine.execution.sampler import sample
-from engine.execution.sampling_rows import SamplingRows
-from engine.execution.scoring import Row, ScoredRows, score, to_token_scores
+from engine.execution.sampler import Sampler, TorchSampler
+from engine.execution.scoring import Row, ScoredRows, to_token_scores
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
 from engine.token_scores import TokenScores
 
@@ -51,26 +50,35 @@ class Step:
 class ModelRunner:
     """A model, its cache and a device. Implements `Runner`."""
 
-    def __init__(self, model: Model, store: CacheStore, layout: CacheLayout, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Model,
+        store: CacheStore,
+        layout: CacheLayout,
+        device: torch.device,
+        *,
+        sampler: Sampler | None = None,
+    ) -> None:
+        """`sampler` is None for the one in torch."""
         self._model = model
+        self._sampler = sampler or TorchSampler()
         self._store = store
         self._layout = layout
         self._device = device
-        self._last_draws: dict[int, Tensor] = {}  # by sequence: the token drawn in the step begun last
+        self._last: Step | None = None  # the step begun last, whose draws the next one may take
 
     def begin(self, plan: StepPlan) -> Step:
         """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
         with torch.inference_mode(), _device_errors():
             packed = pack(plan, self._layout, self._device)
-            for row, sequence_id in packed.taken:
-                packed.batch.token_ids[row] = self._last_draws[sequence_id]
+            if packed.taken:
+                self._put_last_draws(packed)
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
             scored = self._score(plan, packed, hidden[: packed.num_scored])
             token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :])
-        self._last_draws = {
-            plan.chunks[chunk].sequence_id: token_ids[row] for row, chunk in enumerate(packed.drawing)
-        }
-        return Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
+        step = Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
+        self._last = step
+        return step
 
     def finish(self, handle: StepHandle) -> StepResult:
         """Wait for the step's answers, which is the one wait for the device in a step."""
@@ -87,6 +95,14 @@ class ModelRunner:
             scores=_shares(scored, [(len(chunk.score_ids), chunk.num_score_top) for chunk in chunks]),
         )
 
+    def _put_last_draws(self, packed: PackedStep) -> None:
+        """Fill in the inputs that the step before drew, which may still be on their way."""
+        assert self._last is not None
+        chunks = self._last.plan.chunks
+        drawn = {chunks[chunk].sequence_id: row for row, chunk in enumerate(self._last.drawing)}
+        for row, sequence_id in packed.taken:
+            packed.batch.token_ids[row] = self._last.token_ids[drawn[sequence_id]]
+
     def _score(self, plan: StepPlan, packed: PackedStep, hidden: Tensor) -> tuple[ScoredRows, ...]:
         """Log-probability of one given token per row, a tile of rows at a time."""
         if not packed.num_scored:
@@ -94,7 +110,8 @@ class ModelRunner:
         num_top = max(chunk.num_score_top for chunk in plan.chunks)
         tiles = [slice(first, first + HEAD_TILE_ROWS) for first in range(0, len(hidden), HEAD_TILE_ROWS)]
         return tuple(
-            score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top) for tile in tiles
+            self._sampler.score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top)
+            for tile in tiles
         )
 
     def _draw(
@@ -107,8 +124,7 @@ class ModelRunner:
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
             logits = self._model.logits(hidden[first : first + len(chunks)])  # [tile, V]
             draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
-            rows = SamplingRows.gather(draws, [chunk.stop for chunk in chunks], like=logits)
-            ids, own = sample(logits, rows)
+            ids, own = self._sampler.draw(logits, draws, [chunk.stop for chunk in chunks])
             token_ids.append(ids)
             scored += () if own is None else (own,)
         if not token_ids:

@@ -1,4 +1,7 @@
-"""`Sampler`: logits and per-row parameters in, token ids and their scores out. Stateless."""
+"""`Sampler`: logits and per-row parameters in, token ids and their scores out; and it in plain torch."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -6,6 +9,38 @@ from torch import Tensor
 from engine.execution import logits as stages
 from engine.execution.sampling_rows import Edits, SamplingRows
 from engine.execution.scoring import ScoredRows, score
+from engine.plan import Draw
+
+
+class Sampler(Protocol):
+    """Stateless: the same row gives the same answer in any company."""
+
+    def draw(
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]
+    ) -> tuple[Tensor, ScoredRows | None]:
+        """Token ids [R] of logits [R, V], and how probable they were for the rows that ask.
+
+        The tokens will stand at `positions`.
+        """
+        ...
+
+    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
+        """How probable one given token of each row is, and the `num_top` most probable ones there."""
+        ...
+
+
+class TorchSampler:
+    """Draws and scores in torch, on any device. Implements `Sampler`."""
+
+    def draw(
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]
+    ) -> tuple[Tensor, ScoredRows | None]:
+        """One token id for each of `draws`, and how probable they were for those that ask."""
+        return sample(logits, SamplingRows.gather(draws, positions, like=logits))
+
+    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
+        """How probable one given token of each row is."""
+        return score(logits, token_ids, num_top)
 
 
 def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | None]:

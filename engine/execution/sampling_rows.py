@@ -142,8 +142,7 @@ def _xtc_threshold(
 
 
 def _edits(draw: Draw) -> bool:
-    own = draw.sampling
-    return bool(draw.banned_ids or own.logit_bias or own.allowed_ids or own.bad_words_ids or own.looks_back)
+    return bool(draw.banned_ids or draw.sampling.edits_logits)
 
 
 def _counts(draw: Draw) -> bool:

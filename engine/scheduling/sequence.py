@@ -9,6 +9,7 @@ from enum import StrEnum
 from engine.cache.prefix import HashChain
 from engine.cache.table import BlockTable
 from engine.plan import Chunk, Draw
+from engine.prefix_report import MissReason, PrefixReport
 from engine.request import FinishReason, Request
 
 
@@ -31,10 +32,14 @@ class Sequence:
 
     The choices of one request share the prompt's full blocks: the first one is the `leader`, the
     others wait among its `followers` until it has computed `shared_tokens` positions. `num_scored`
-    counts the positions whose prompt successors are scored and told; a preemption does not undo that.
+    counts the positions whose prompt successors are scored and told, `num_charged` those of the prompt
+    that its caller has paid for; a preemption does not undo that.
+
+    `place` is its fixed place among all sequences. It `has_begun` once it runs, or holds blocks while
+    it waits. In each group it never holds more than `worst_blocks`.
 
     `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
-    there when it first ran; `awaited_hash` is the block that another one was computing when it was
+    there when it first ran, and `prefix_report` says why no more; `awaited_hash` is the block that another one was computing when it was
     last looked at; `junction` is where it leaves what was seen before.
     """
 
@@ -48,10 +53,15 @@ class Sequence:
     num_draws_in_flight: int = 0
     num_steps_in_flight: int = 0
     num_scored: int = 0
+    num_charged: int = 0
     state: SequenceState = SequenceState.WAITING
+    has_begun: bool = False
     must_preempt: bool = False
+    place: tuple[float, int] = (0.0, 0)
+    worst_blocks: tuple[int, ...] = ()
     chain: HashChain | None = field(default=None, repr=False)
     num_cached: int | None = None
+    prefix_report: PrefixReport | None = None
     awaited_hash: bytes | None = None
     junction: int = 0
     leader: "Sequence | None" = field(default=None, repr=False)
@@ -70,11 +80,6 @@ class Sequence:
             newest += self.num_draws_in_flight
         last = len(self.request.prompt_ids) + max(0, sampling.max_tokens - 1)
         return min(newest, last) - self.num_planned
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands in every queue: by priority, then by arrival."""
-        return self.request.priority, self.sequence_id
 
     @property
     def num_uncommitted(self) -> int:
@@ -112,6 +117,10 @@ class Sequence:
     def holds_blocks(self) -> bool:
         """Whether any table names a block."""
         return any(table.num_held for table in self.tables)
+
+    def take_place(self, arrived_s: float, priority_ageing_s: float) -> None:
+        """Take its place among all sequences, for good; a point of priority weighs so many seconds."""
+        self.place = (arrived_s + self.request.priority * priority_ageing_s, self.sequence_id)
 
     def next_chunk(self, num_tokens: int, eos_ids: frozenset[int]) -> Chunk:
         """The next `num_tokens` unplanned positions, as a plan carries them; their slots are reserved."""
@@ -198,6 +207,7 @@ def make_sequences(
 ) -> tuple[Sequence, ...]:
     """One waiting Sequence per choice, the later ones following the first; `tables` has one entry each."""
     block_size = tables[0][0].block_size
+    no_cache = PrefixReport(num_matched_tokens=0, block_size=block_size, miss_reason=MissReason.OFF)
     sequences = tuple(
         Sequence(
             sequence_id=first_sequence_id + choice,
@@ -206,6 +216,10 @@ def make_sequences(
             tables=own,
             token_ids=list(request.prompt_ids),
             chain=HashChain(block_size, request.cache_salt) if has_prefix_cache else None,
+            prefix_report=None if has_prefix_cache else no_cache,
+            worst_blocks=tuple(
+                min(-(-request.max_total_tokens // block_size), table.ring_blocks) for table in own
+            ),
         )
         for choice, own in enumerate(tables)
     )

@@ -17,6 +17,7 @@ from server.contract.fields import ContractField
 from server.schemas.common import (
     MAX_INT,
     UNSUPPORTED_PARAMETER,
+    CacheDebug,
     Text,
     WireModel,
     invalid,
@@ -178,6 +179,7 @@ class ChatAnswer(ChatCompletion):
     choices: list[ChatAnswerChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
+    cache_debug: CacheDebug | None = None
 
 
 class ChatChunkChoice(ChunkChoice):
@@ -192,3 +194,4 @@ class ChatChunk(ChatCompletionChunk):
     choices: list[ChatChunkChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: as above
+    cache_debug: CacheDebug | None = None

@@ -15,6 +15,7 @@ from server.translate.generation import (
     GatheredChoice,
     Tally,
     Ticket,
+    cache_debug,
     encode_json,
     sse_event,
     usage_member,
@@ -87,6 +88,7 @@ def to_request(
         arrival_s=ticket.created_s,
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
+        wants_prefix_report=bool(body.cache_debug),
     )
 
 
@@ -114,7 +116,7 @@ class ChatChunks:
             self._begun.add(event.choice)
             begun = _choice(event.choice, {"role": "assistant", "content": "", "refusal": None}, None)
             chunks = self._chunk(begun, self._of_prompt(event))
-        elif event.prompt_logprobs and self._body.prompt_logprobs is not None:
+        elif event.prefix_report or (event.prompt_logprobs and self._body.prompt_logprobs is not None):
             chunks = self._chunk(_choice(event.choice, {}, None), self._of_prompt(event))
         if event.text or (self._has_token_ids and event.token_ids) or (self._has_logprobs and event.logprobs):
             chunks += self._chunk(self._text(event))
@@ -137,6 +139,8 @@ class ChatChunks:
         if self._body.prompt_logprobs is not None and event.prompt_logprobs:
             scores = prompt_logprobs(event.prompt_logprobs, self._body.prompt_logprobs)
             told += f',"prompt_logprobs":{encode_json(scores)}'
+        if event.prefix_report is not None:
+            told += f',"cache_debug":{encode_json(cache_debug(event.prefix_report).model_dump())}'
         return told
 
     def _text(self, event: TokenEvent) -> dict[str, object]:
@@ -184,6 +188,9 @@ class ChatFold:
         if self._body.prompt_logprobs is not None:
             scores = self._choices[0].prompt_logprobs
             answer.prompt_logprobs = [*prompt_logprobs(scores, self._body.prompt_logprobs)]
+        report = self._choices[0].prefix_report
+        if report is not None:
+            answer.cache_debug = cache_debug(report)
         return answer.model_dump_json(exclude_unset=True)
 
     def _choice(self, index: int, gathered: GatheredChoice) -> ChatAnswerChoice:

@@ -41,17 +41,21 @@ def _both(rank: int, *arrows: str) -> Place:
 ENGINE = {
     "__main__": _core(7, "build"),
     "build": _core(7),
-    "engine": _front(6, "supervisor"),
+    "engine": _front(6, "insight", "supervisor"),
+    "insight": _front(6, "supervisor"),
     "supervisor": _front(6),
-    "loop": _core(6, "intake"),
+    "loop": _core(6, "intake", "metering"),
+    "metering": _core(6),
     "intake": _core(6),
     "outbox": _core(6),
-    "open_requests": _front(5, "stream"),
+    "open_requests": _front(5, "stream", "open_orders"),
+    "open_orders": _front(5),
     "stream": _front(5),
     "signs_of_life": _front(5, "engine_process"),
     "engine_process": _front(5),
     "scheduling": _core(5),
     "execution": _core(5),
+    "request_record": _front(4),
     "text": _front(4),
     "cache": _core(4),
     "models": _core(4),
@@ -68,6 +72,8 @@ ENGINE = {
     "config": _both(0, "errors"),
     "errors": _both(0),
     "token_scores": _both(0),
+    "prefix_report": _both(0),
+    "stats": _both(0),
     "logs": _both(0),
     "clock": _front(0),
 }
@@ -86,9 +92,11 @@ SERVER = {
     "sse": _front(2),
     "middleware": _front(2),
     "errors": _front(1),
+    "metrics": _front(1),
     "streams": _front(1),
     "settings": _front(0, "keys"),
     "keys": _front(0),
+    "observation": _front(0),
     "schemas": _front(0, "contract"),
     "contract": _front(0),
 }
@@ -123,6 +131,7 @@ LIBRARIES = {
     "pydantic": ("server",),
     "pydantic_settings": ("server",),
     "openai": ("server",),
+    "prometheus_client": ("server.metrics", "server.routes.metrics"),
 }
 
 

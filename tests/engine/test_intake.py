@@ -2,7 +2,7 @@ import queue
 
 from engine.errors import ContextLengthError, RequestError
 from engine.intake import Intake, Stop
-from engine.messages import Abort, Accepted, Drain, Finish, Refused, Submit
+from engine.messages import Abort, Accepted, ClearCache, Drain, Finish, Refused, Submit
 from engine.request import Request, SamplingParams
 from tests.support.specs import small_layout
 
@@ -34,7 +34,7 @@ def test_a_request_becomes_one_sequence_per_choice():
 
 
 def test_orders_pass_unchanged_and_in_order():
-    orders = [Abort(request_id="a"), Finish(request_id="b", choice=1), Drain()]
+    orders = [Abort(request_id="a"), Finish(request_id="b", choice=1), ClearCache(order_id=1), Drain()]
 
     assert run(*orders) == (orders, [])
 

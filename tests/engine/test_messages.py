@@ -9,11 +9,15 @@ from engine.errors import CheckpointError, EngineUnavailableError, StepError
 from engine.messages import (
     Abort,
     Accepted,
+    CacheCleared,
+    ClearCache,
     Configure,
     Drain,
     Drained,
     Failed,
     Finish,
+    Inspect,
+    Inspected,
     Load,
     Loading,
     ModelCard,
@@ -25,11 +29,24 @@ from engine.messages import (
     ToServer,
     Updates,
 )
+from engine.prefix_report import MissReason, PrefixCounters, PrefixReport
 from engine.request import FinishReason
+from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 from tests.support.new_request import new_request
 from tests.support.some_scores import some_scores
 
-LOAD = Load(num_running=1, num_waiting=2, num_free_blocks=3, num_steps=4)
+LOAD = Load(
+    num_running=1,
+    num_waiting=2,
+    num_free_blocks=3,
+    num_steps=4,
+    num_preemptions=5,
+    prefix=PrefixCounters(num_lookups=6),
+)
+REPORT = PrefixReport(
+    num_matched_tokens=16, block_size=16, miss_reason=MissReason.DIFFERS, first_missing_block=1
+)
+STATS = EngineStats(counters=EngineCounters(num_preempted=1), pool=PoolGauges(num_blocks=2))
 CARD = ModelCard(
     model_id="m",
     family="llama",
@@ -49,6 +66,8 @@ EVERY_MESSAGE = [
     Submit(request=new_request("hello", num_choices=2, stop=("a",)), first_sequence_id=256),
     Abort(request_id="a"),
     Finish(request_id="a", choice=1),
+    ClearCache(order_id=3),
+    Inspect(number=3),
     Drain(),
     Loading(stage="weights", done=1, total=2),
     Ready(card=CARD),
@@ -65,11 +84,16 @@ EVERY_MESSAGE = [
         top_ids=(8,),
         top_logprobs=(-0.25,),
         prompt_scores=((4, some_scores(-1.0, -2.0)),),
+        prefix_reports=((4, REPORT),),
         finish_reasons=(None, FinishReason.STOP),
         failures=((3, StepError("boom")),),
+        waited_s=((4, 0.5),),
         load=LOAD,
+        stats=STATS,
     ),
-    Pulse(load=LOAD),
+    CacheCleared(order_id=3, num_blocks=7),
+    Pulse(load=LOAD, stats=STATS),
+    Inspected(number=3, view=EngineView(stats=STATS)),
     Drained(),
 ]
 IDS = [type(message).__name__ for message in EVERY_MESSAGE]

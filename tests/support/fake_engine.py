@@ -13,17 +13,25 @@ from dataclasses import dataclass, field
 from engine import (
     ChatOptions,
     ContextLengthError,
+    EngineCounters,
     EngineError,
     EngineState,
     EngineUnavailableError,
+    EngineView,
     FinishReason,
     Health,
     Load,
+    MissReason,
     ModelCard,
     OverloadedError,
+    PoolGauges,
+    PrefixReport,
     RenderedChat,
     Request,
     RequestError,
+    RequestRecord,
+    RequestStats,
+    Stats,
     TokenEvent,
     TokenLogprob,
 )
@@ -43,6 +51,14 @@ CARD = ModelCard(
     block_size=16,
     block_bytes=1,
     num_blocks=64,
+)
+
+REPORT = PrefixReport(
+    num_matched_tokens=16,
+    block_size=16,
+    miss_reason=MissReason.EVICTED,
+    first_missing_block=1,
+    evicted_s_ago=2.5,
 )
 
 
@@ -67,6 +83,7 @@ class FakeStream:
         self._events = self._play()
         self._is_closed = False
         self._begun: set[int] = set()
+        self.record: RequestRecord | None = None
 
     def __aiter__(self) -> "FakeStream":
         return self
@@ -77,6 +94,7 @@ class FakeStream:
     async def aclose(self) -> None:
         if not self._is_closed:
             self._is_closed = True
+            self.record = a_record(self.request)
             self._engine.close(self.request)
 
     async def _play(self):
@@ -108,6 +126,8 @@ class FakeStream:
         if sampling.prompt_logprobs is not None and choice == 0 and choice not in self._begun:
             rest = map(chr, self.request.prompt_ids[1:])
             prompt_logprobs = (None, *(scored(c, -0.25, sampling.prompt_logprobs) for c in rest))
+        is_asked = self.request.wants_prefix_report and choice == 0 and choice not in self._begun
+        report = REPORT if is_asked else None
         self._begun.add(choice)
         return TokenEvent(
             choice=choice,
@@ -117,7 +137,23 @@ class FakeStream:
             num_output_tokens=count,
             finish_reason=finish_reason,
             prompt_logprobs=prompt_logprobs,
+            prefix_report=report,
         )
+
+
+def a_record(request: Request, **changes: object) -> RequestRecord:
+    """How a request may have gone: opened at 10 s, begun at 11, first token at 12, ended at 14."""
+    facts = {
+        "request": request,
+        "reason": "stop",
+        "num_cached_tokens": 2,
+        "num_output_tokens": 7,
+        "opened_s": 10.0,
+        "waited_s": 1.0,
+        "first_token_s": 12.0,
+        "ended_s": 14.0,
+    }
+    return RequestRecord(**{**facts, **changes})
 
 
 def scored(character: str, logprob: float, num_top: int = 0) -> TokenLogprob:
@@ -175,6 +211,12 @@ class FakeEngine:
     refuses_system: bool = False
     special: Mapping[str, int] = field(default_factory=dict)
     template_variables: frozenset[str] = frozenset({"reasoning_effort", "enable_thinking"})
+    num_known_blocks: int = 3
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    pool: PoolGauges = field(default_factory=PoolGauges)
+    request_stats: RequestStats = field(default_factory=RequestStats)
+    view: EngineView | None = None
+    silent_s: float | None = 0.5
     num_starts: int = 0
     num_stops: int = 0
 
@@ -254,6 +296,11 @@ class FakeEngine:
         self.idle.clear()
         return FakeStream(self, request, self.script)
 
+    async def clear_cache(self) -> int:
+        self._require_ready()
+        forgotten, self.num_known_blocks = self.num_known_blocks, 0
+        return forgotten
+
     def close(self, request: Request) -> None:
         self.open_ids.discard(request.request_id)
         self.closed_ids.append(request.request_id)
@@ -269,6 +316,23 @@ class FakeEngine:
             num_restarts=0,
             load=Load(num_running=len(self.open_ids)),
         )
+
+    @property
+    def insight(self) -> "FakeEngine":
+        return self
+
+    def stats(self) -> Stats:
+        return Stats(
+            counters=self.counters,
+            pool=self.pool,
+            requests=self.request_stats,
+            ages_s=dict.fromkeys(self.open_ids, 1.5),
+            silent_s=self.silent_s,
+            pid=None,
+        )
+
+    async def inspect(self, limit_s: float) -> EngineView | None:
+        return self.view
 
     def _require_ready(self) -> None:
         if self.state != EngineState.READY:

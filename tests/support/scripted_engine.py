@@ -11,6 +11,8 @@ comes as flags:
     --stay                live on after the end of the channel, so that only a kill helps
     --mute                send no Pulse
     --ignore-drain        do not answer Drain
+    --counts              tell counters in each Pulse, with one preemption more each time
+    --ignore-inspect      do not answer Inspect
     --say LINE            write LINE to standard error at the start; may be repeated
 """
 
@@ -30,11 +32,15 @@ from engine.errors import ConfigError, RequestError, StepError
 from engine.messages import (
     Abort,
     Accepted,
+    CacheCleared,
+    ClearCache,
     Configure,
     Drain,
     Drained,
     Failed,
     Finish,
+    Inspect,
+    Inspected,
     Load,
     Loading,
     ModelCard,
@@ -45,6 +51,7 @@ from engine.messages import (
     Updates,
 )
 from engine.request import FinishReason, Request
+from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 
 EXIT, KILL, FREEZE, HOLD, REFUSE, FAIL, GARBAGE, HANG_UP, SILENCE, IGNORE = range(300, 310)
 """Exit with status 7; die of SIGKILL; stop by SIGSTOP; generate what comes before and then nothing; refuse;
@@ -64,6 +71,7 @@ class ScriptedEngine:
         self.flags = flags
         self.num_steps = 0
         self.num_held = 0
+        self.num_pulses = 0
 
     def start(self) -> None:
         """From Configure to Ready, or to the scripted end."""
@@ -86,12 +94,20 @@ class ScriptedEngine:
             readable, _, _ = select.select([self.sock], [], [], PULSE_S)
             if not readable:
                 if not self.flags.mute:
-                    self.end.send(Pulse(load=Load(num_steps=self.num_steps, num_running=self.num_held)))
+                    load = Load(num_steps=self.num_steps, num_running=self.num_held)
+                    self.end.send(Pulse(load=load, stats=self.stats()))
                 continue
             message = self.end.receive()
             if message is None:
                 return
             self.answer(message)
+
+    def stats(self) -> EngineStats | None:
+        if not self.flags.counts:
+            return None
+        self.num_pulses += 1
+        counters = EngineCounters(num_preempted=self.num_pulses)
+        return EngineStats(counters=counters, pool=PoolGauges(num_blocks=1))
 
     def answer(self, message: object) -> None:
         match message:
@@ -102,6 +118,11 @@ class ScriptedEngine:
                 log(f"Abort {request_id}")
             case Finish(request_id=request_id, choice=choice):
                 log(f"Finish {request_id} {choice}")
+            case ClearCache(order_id=order_id):
+                self.end.send(CacheCleared(order_id=order_id, num_blocks=self.num_steps))
+            case Inspect(number=number):
+                if not self.flags.ignore_inspect:
+                    self.end.send(Inspected(number=number, view=EngineView()))
             case Drain():
                 log("Drain")
                 if not self.flags.ignore_drain and not self.num_held:
@@ -203,7 +224,7 @@ def main() -> None:
     parser.add_argument("--fail")
     parser.add_argument("--dies", nargs=2)
     parser.add_argument("--say", action="append", default=[])
-    for flag in ("--never-ready", "--stay", "--mute", "--ignore-drain"):
+    for flag in ("--never-ready", "--stay", "--mute", "--ignore-drain", "--ignore-inspect", "--counts"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("descriptor", type=int)
     flags = parser.parse_args()
