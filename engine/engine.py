@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from engine.clock import Clock, SystemClock, wait_within
 from engine.config import EngineConfig
@@ -33,6 +34,7 @@ from engine.text.tokenizer import Tokenizer
 from engine.text.tokenizer_threads import TokenizerThreads
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SOON_S = 2.0  # when to try again while the engine starts
 LATER_S = 10.0  # when it is on its way out, and another has to take its place
@@ -176,9 +178,10 @@ class Engine:
         self._require_tokenizer()
         return await self._text.encode(text, add_special_tokens=add_special_tokens)
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of a whole run of tokens, special ones left out unless told otherwise."""
-        return self._require_tokenizer().decode(ids, skip_special_tokens=skip_special_tokens)
+    async def consult(self, work: Callable[[Tokenizer], T], size: int) -> T:
+        """What `work` makes with the tokenizer, beside the event loop unless `size` characters or tokens are few."""
+        self._require_tokenizer()
+        return await self._text.consult(work, size)
 
     async def submit(self, request: Request) -> TokenStream:
         """Hand `request` to the engine; its stream, once it is queued there.
@@ -226,7 +229,7 @@ class Engine:
                 f"This model's maximum context length is {card.max_context} tokens, but "
                 f"{request.max_total_tokens} were requested: {len(request.prompt_ids)} in the prompt and "
                 f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens.",
-                "max_tokens" if len(request.prompt_ids) < card.max_context else "prompt",
+                "max_tokens" if len(request.prompt_ids) < card.max_context else None,
             )
         if request.num_choices > self._max_sequences:
             raise RequestError(f"n is {request.num_choices}; at most {self._max_sequences} fit here", "n")

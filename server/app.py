@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from engine import ContextLengthError, Engine, EngineError, RetryableError
+from engine import Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
 from server.metrics.http import HttpTally
@@ -31,8 +31,6 @@ ROUTERS = (
     metrics.router,
     stats.router,
 )
-PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-"""The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +100,6 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
 
 async def _on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
-    if isinstance(error, ContextLengthError) and error.param is None:
-        error.param = PROMPT_FIELDS.get(request.url.path)
     refusal = from_engine_error(error)
     if refusal.status >= 500 and not isinstance(error, RetryableError):  # what passes by itself is no news
         logger.warning(

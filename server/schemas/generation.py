@@ -106,6 +106,11 @@ class GenerationBody(WireModel):
     stream_options: StreamOptions | None = None
 
     @property
+    def num_word_characters(self) -> int:
+        """How much text has to be encoded besides the prompt."""
+        return sum(map(len, [*(self.bad_words or ()), *(self.dry_sequence_breakers or ())]))
+
+    @property
     def has_usage(self) -> bool:
         """Whether a stream ends with its usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
