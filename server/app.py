@@ -61,8 +61,8 @@ def create_app(
         redirect_slashes=False,
         middleware=[
             Middleware(UnderRoot, root_path=settings.root_path),
-            Middleware(RequestId, http=http),
             *_cross_origin(settings),
+            Middleware(RequestId, http=http),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
         ],
@@ -83,7 +83,8 @@ def create_app(
 def _cross_origin(settings: Settings) -> list[Middleware]:
     """What lets pages of other origins call the API; nothing unless origins are given.
 
-    It stands before the check of keys, since a browser asks for permission without one.
+    It stands before the check of keys, since a browser asks for permission without one, and around all
+    that answers, since a browser shows its page no answer that does not allow it.
     """
     if not settings.cors_origin:
         return []
@@ -93,7 +94,7 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             allow_origins=settings.cors_origin,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "x-should-retry", "retry-after"],
         )
     ]
 

@@ -20,7 +20,7 @@ from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
 from server.schemas.tokens import TokenizeRequest
 from server.settings import Settings
-from server.translate.chat import to_chat_options, to_messages, to_room
+from server.translate.chat import to_chat_options, to_messages
 from server.translate.prompt import Prompt, echoed, infilled, truncated
 from server.translate.room import Room
 from server.translate.safety import SAFE_PROMPT, with_safe_prompt
@@ -35,7 +35,7 @@ async def render_conversation(
     """
     options = to_chat_options(body, known_variables(engine, settings), body.reasoning_effort)
     if max_context is not None and body.truncate_prompt_tokens is None:
-        options = replace(options, max_tokens=to_room(body, max_context).max_prompt_tokens)
+        options = replace(options, max_context=max_context)
     messages = to_messages(body.messages)
     if body.safe_prompt:
         rendered = await _render_safe(engine, messages, options)
@@ -103,6 +103,8 @@ def _read_prompt(
             _refuse_long_text(given + (body.suffix or ""), room, tokenizer)
         adds_special = body.add_special_tokens is not False and not body.suffix
         whole = tuple(tokenizer.encode(given, add_special_tokens=adds_special))
+        if not whole and adds_special and tokenizer.start_id is not None:
+            whole = (tokenizer.start_id,)  # an empty text is the start of a document
     else:
         whole = tuple(given)
     if body.suffix:

@@ -8,7 +8,7 @@ gives them (`raise_exception`, `strftime_now`, `tojson`, loop controls, generati
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -48,14 +48,14 @@ class ChatOptions:
     `add_generation_prompt` opens the assistant's answer; `continue_final_message` leaves the last
     message open instead, so that it is gone on with. `add_special_tokens` puts the model's own
     tokens around what the template wrote. `variables` are further names for the template.
-    A prompt of more than `max_tokens` is of no use, and need not be encoded.
+    A prompt that fills `max_context` is of no use, and need not be encoded.
     """
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
     variables: Mapping[str, object] = field(default_factory=dict)
-    max_tokens: int | None = None
+    max_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +136,22 @@ class ChatTemplate:
             )
             rendered = "".join(budget.counted(pieces))
         except TEMPLATE_FAILURES as error:
+            param = "chat_template_kwargs" if self._blames_variables(messages, options) else "messages"
+            refused = "variables" if param == "chat_template_kwargs" else "messages"
             raise RequestError(
-                f"the model's chat template refuses these messages: {error}", "messages"
+                f"the model's chat template refuses these {refused}: {error}", param
             ) from error
         return _up_to_mark(rendered) if options.continue_final_message else rendered
+
+    def _blames_variables(self, messages: Sequence[Mapping[str, object]], options: ChatOptions) -> bool:
+        """Whether messages that were refused would do without the variables."""
+        if not options.variables:
+            return False
+        try:
+            self.render(messages, replace(options, variables={}))
+        except RequestError:
+            return False
+        return True
 
 
 def _mark_end(messages: list[dict[str, object]]) -> None:

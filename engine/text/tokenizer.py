@@ -70,6 +70,13 @@ class Tokenizer:
         return self._bound.least_tokens(text)
 
     @property
+    def start_id(self) -> int | None:
+        """The token that a text without any begins with: of the beginning, else of the end; None if neither."""
+        names = (self._parts.special_tokens.get(name) for name in ("bos_token", "eos_token"))
+        ids = (self._parts.backend.token_to_id(name) for name in names if name)
+        return next((token_id for token_id in ids if token_id is not None), None)
+
+    @property
     def template_variables(self) -> frozenset[str]:
         """The further names that the chat template reads; none where there is no template."""
         return frozenset() if self._chat_template is None else self._chat_template.variables
@@ -81,7 +88,7 @@ class Tokenizer:
 
         Special tokens are those the template writes; none are added unless the options say so.
         Raises RequestError if there is no template, or if it refuses the messages, and ContextLengthError
-        for text that is certain to have more tokens than the options allow.
+        for text that is certain to fill the context.
         """
         if self._chat_template is None:
             raise RequestError(
@@ -89,8 +96,8 @@ class Tokenizer:
             )
         options = options or ChatOptions()
         text = self._chat_template.render(messages, options)
-        if options.max_tokens is not None and (least := self.least_tokens(text)) > options.max_tokens:
-            raise ContextLengthError.of_prompt(least, options.max_tokens, "messages", is_least=True)
+        if options.max_context is not None and (least := self.least_tokens(text)) >= options.max_context:
+            raise ContextLengthError.of_prompt(least, options.max_context, "messages", is_least=True)
         token_ids = self.encode(text, add_special_tokens=options.add_special_tokens)
         return RenderedChat(text=text, token_ids=tuple(token_ids))
 

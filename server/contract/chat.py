@@ -1,7 +1,7 @@
 """The fields of a chat body, and of the messages in it."""
 
 from server.contract.fields import hint, refused, works
-from server.contract.generation import GENERATION, PEERS
+from server.contract.generation import GENERATION, HINTS, PEERS
 
 TEXT_PART = [{"type": "text", "text": "Hi"}]
 
@@ -55,13 +55,8 @@ REFUSED = (
     refused("prompt_cache_options", {}, "There is no prompt cache to steer."),
 )
 
-HINTS = (
-    hint("metadata", {"a": "b"}),
-    hint("safety_identifier", "s-1"),
-    hint("prompt_cache_key", "k"),
-    hint("prompt_cache_retention", "24h"),
-    hint("service_tier", "auto"),
-    hint("store", True, "Accepted, without effect: nothing is stored."),
+CHAT_HINTS = (
+    *HINTS,
     hint(
         "prediction",
         {"type": "content", "content": "Hi"},
@@ -78,6 +73,6 @@ CHAT = (
     works("top_logprobs", 2, "And of this many alternatives to each.", logprobs=True),
     works("response_format", {"type": "text"}, "Text is the only format so far."),
     *TEMPLATE,
-    *HINTS,
+    *CHAT_HINTS,
     *REFUSED,
 )

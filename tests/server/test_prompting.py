@@ -161,7 +161,7 @@ async def test_the_engine_is_told_which_conversations_need_not_be_encoded(engine
     await render_conversation(engine, Settings(), chat(truncate_prompt_tokens=3), CARD.max_context)
     await render_conversation(engine, Settings(), chat())
 
-    assert [options.max_tokens for options in engine.options] == [CARD.max_context - 1, None, None]
+    assert [options.max_context for options in engine.options] == [CARD.max_context, None, None]
 
 
 async def test_a_conversation_that_does_not_fit_is_not_tried_with_another_role(engine):

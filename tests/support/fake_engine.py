@@ -188,6 +188,10 @@ class FakeTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         return (self._names.get(token_id) or chr(token_id)).encode("utf-8", "replace")
 
+    @property
+    def start_id(self) -> int | None:
+        return self._special.get("<s>")
+
     def least_tokens(self, text: str) -> int:
         return len(text)
 

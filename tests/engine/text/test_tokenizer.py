@@ -199,10 +199,10 @@ def test_a_token_is_found_by_its_spelling(tiny: Tokenizer) -> None:
 def test_a_conversation_that_cannot_fit_is_refused_before_it_is_encoded(tiny: Tokenizer) -> None:
     messages = [{"role": "user", "content": "x" * 100_000}]
     with pytest.raises(ContextLengthError, match="maximum context length is 50 tokens") as caught:
-        tiny.render_chat(messages, ChatOptions(max_tokens=50))
+        tiny.render_chat(messages, ChatOptions(max_context=50))
 
     assert caught.value.param == "messages"
-    assert len(tiny.render_chat(messages, ChatOptions(max_tokens=10_000)).token_ids) > 100_000
+    assert len(tiny.render_chat(messages, ChatOptions(max_context=10_000)).token_ids) > 100_000
 
 
 def test_other_threads_go_on_while_long_text_is_encoded(tiny: Tokenizer) -> None:
