@@ -127,7 +127,7 @@ class CachePool:
         Answers False, and takes nothing, where there are too few available blocks.
         """
         num_blocks = self._blocks_up_to(stop)
-        if all([table.next_block >= num_blocks for table in tables]):
+        if all(table.next_block >= num_blocks for table in tables):
             return True  # as nearly every time: a decode needs a block only now and then
         num_missing = [max(0, num_blocks - table.next_block) for table in tables]
         if sum(num_missing) > self._allocator.num_available:
