@@ -82,6 +82,7 @@ class Engine:
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)
         self._loading: asyncio.Task[None] | None = None
         self._closing: EngineState | None = None
+        self._supplied_generation = 0
         self._change = asyncio.Event()
 
     @property
@@ -193,6 +194,8 @@ class Engine:
         opened = self._requests.open(request, texts, self._supervisor.post)
         self._requests.keep_time(opened, self._clock)
         try:
+            if request.sampling.grammar:
+                await self._supply_vocabulary()
             # Not `send`: an engine that reads nothing would hold it up beyond the request's time.
             self._supervisor.post(Submit(request=request, first_sequence_id=opened.first_sequence_id))
             await opened.wait_accepted()
@@ -200,6 +203,14 @@ class Engine:
             await opened.stream.aclose()
             raise
         return opened.stream
+
+    async def _supply_vocabulary(self) -> None:
+        """Tell the engine process what tokens spell, once to each: before its first grammar."""
+        while self._supplied_generation != self._supervisor.status.generation:
+            vocabulary = await self._text.vocabulary()
+            if self._supplied_generation != self._supervisor.status.generation:
+                self._supplied_generation = self._supervisor.status.generation
+                self._supervisor.post(vocabulary)
 
     async def clear_cache(self) -> int:
         """Forget every cached prefix, for later requests; how many blocks were forgotten.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from engine.clock import Clock
 from engine.errors import DeadlineError, EngineError, EngineUnavailableError
+from engine.logs import shown_ms
 from engine.messages import (
     Abort,
     Accepted,
@@ -257,8 +258,11 @@ class OpenRequests:
         if opened.first_token_s is not None:  # else it says nothing of how long one takes
             weight = NEWEST_WEIGHT if self._mean_duration_s else 1.0
             self._mean_duration_s += weight * (record.duration_s - self._mean_duration_s)
-        fields = " ".join(f"{name}={value}" for name, value in record.to_fields().items())
-        logger.debug("request ended id=%s %s", record.request.request_id, fields)
+        logger.debug(
+            "request ended id=%s reason=%s output_tokens=%d queue_ms=%s first_token_ms=%s duration_ms=%.1f",
+            record.request.request_id, reason, record.num_output_tokens, shown_ms(record.waited_s),
+            shown_ms(record.to_first_token_s), 1000 * record.duration_s,
+        )  # fmt: skip
 
 
 def _sequence_ids(opened: OpenRequest) -> range:

@@ -108,6 +108,30 @@ class ChatSettings(PullSettings):
         return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
 
 
+class SelftestSettings(Command):
+    """Tries the promises of a running server: drills that pass, fail or are skipped, each with its reason."""
+
+    model_config = SettingsConfigDict(cli_prog_name="ringserve selftest")
+
+    url: str = Field("http://127.0.0.1:8000", description="Address of the server, without /v1.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="API key to send; one with the scope admin allows every drill. Of a list, the first.",
+    )
+    requests: int = Field(
+        64, ge=1, le=1000, description="How many requests the overload drill sends at once."
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Seconds that one answer may take.")
+    drain_pid: int | None = Field(
+        None, ge=2, description="Process id of the server, on this machine: drains it as the last drill."
+    )
+
+    @property
+    def first_api_key(self) -> str:
+        """The key to send; a word that no server asks for where there is none."""
+        return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
+
+
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
 
@@ -226,6 +250,12 @@ class Settings(PullSettings):
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
+    log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
+
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Address of an OpenTelemetry collector that gets traces, over HTTP; needs the extra otlp.",
+    )
 
     @field_validator("api_key", "served_model_name", "cors_origin", mode="before")
     @classmethod
@@ -324,6 +354,7 @@ class Settings(PullSettings):
                 restart_window_s=self.restart_window_s,
             ),
             log_level=self.log_level,
+            log_format=self.log_format,
         )
 
 

@@ -127,9 +127,9 @@ class CachePool:
         Answers False, and takes nothing, where there are too few available blocks.
         """
         num_blocks = self._blocks_up_to(stop)
-        if all(table.next_block >= num_blocks for table in tables):
-            return True  # as nearly every time: a decode needs a block only now and then
         num_missing = [max(0, num_blocks - table.next_block) for table in tables]
+        if not any(num_missing):
+            return True
         if sum(num_missing) > self._allocator.num_available:
             return False
         for table, missing in zip(tables, num_missing, strict=True):
@@ -144,6 +144,8 @@ class CachePool:
         another request with the same beginning goes on from there.
         """
         for table in tables:
+            if table.window is None:
+                continue
             live = min(table.first_live_block(num_computed), table.next_block)
             while table.first_block < live:
                 number = table.first_block

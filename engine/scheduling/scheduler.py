@@ -69,7 +69,7 @@ class Scheduler:
 
     @property
     def live(self) -> tuple[Sequence, ...]:
-        """All sequences that have not ended: those that run, then those that wait."""
+        """All sequences that have not ended: those that run, then those that wait, in turn."""
         return (*self._running, *self._waiting.in_turn())
 
     @property
@@ -153,6 +153,10 @@ class Scheduler:
             self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
             sequence.num_scored += len(scores)
             num_added, reason = sequence.append(token_ids, self._eos_ids)
+            if sequence.failure is not None:
+                self._end(sequence)
+                news.add_failure(sequence.sequence_id, sequence.failure)
+                continue
             if num_added or scores or reason is not None:
                 told, own = token_ids[:num_added], logprobs.first(num_added)
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
@@ -243,7 +247,7 @@ class Scheduler:
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
         chunk = sequence.next_chunk(num_tokens, self._eos_ids)
-        if sequence.num_planned < len(sequence.request.prompt_ids):
+        if sequence.num_planned < sequence.num_prompt:
             self._waiting.charge_prompt(sequence, chunk.stop)
         sequence.num_planned = chunk.stop
         sequence.num_steps_in_flight += 1

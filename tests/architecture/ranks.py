@@ -58,6 +58,7 @@ ENGINE = {
     "scheduling": _core(5),
     "execution": _core(5),
     "request_record": _front(4),
+    "structured": _core(5),
     "text": _front(4),
     "cache": _core(4),
     "models": _core(4),
@@ -75,7 +76,7 @@ ENGINE = {
     "errors": _both(0),
     "token_scores": _both(0),
     "prefix_report": _both(0),
-    "stats": _both(0),
+    "stats": _both(0, "prefix_report"),
     "logs": _both(0),
     "clock": _front(0),
 }
@@ -88,6 +89,7 @@ SERVER = {
     "answering": _front(4),
     "prompting": _front(4),
     "dependencies": _front(3),
+    "selftest": _front(3),
     "terminal": _front(3),
     "companion": _front(3),
     "translate": _front(2),
@@ -96,6 +98,7 @@ SERVER = {
     "errors": _front(1),
     "metrics": _front(1),
     "streams": _front(1),
+    "traces": _front(1),
     "settings": _front(0, "keys"),
     "keys": _front(0),
     "observation": _front(0),
@@ -124,6 +127,7 @@ LIBRARIES = {
     "safetensors": ("engine.models",),
     "tokenizers": ("engine.text",),
     "jinja2": ("engine.text",),
+    "llguidance": ("engine.structured", "server.translate"),
     "huggingface_hub": ("engine.source",),
     "pickle": ("engine.channel",),
     "fastapi": ("server",),
@@ -133,6 +137,7 @@ LIBRARIES = {
     "pydantic": ("server",),
     "pydantic_settings": ("server",),
     "openai": ("server",),
+    "opentelemetry": ("server.traces",),
     "prometheus_client": ("server.metrics", "server.routes.metrics"),
 }
 

@@ -43,6 +43,7 @@ def engine(**fields: object) -> EngineConfig:
         (SupervisionConfig, "restart_window_s", 0.0, "above 0"),
         (SupervisionConfig, "max_restarts", -1, "at least 0"),
         (engine, "log_level", "loud", "one of debug, info, warning, error"),
+        (engine, "log_format", "xml", "one of text, json"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named_with_its_value_and_what_would_be_right(

@@ -18,7 +18,7 @@ from benchmarks.load.__main__ import parser as load_parser
 from benchmarks.side_by_side.__main__ import parser as side_by_side_parser
 from benchmarks.side_by_side.servers import Contestant, read_presets
 from engine import ConfigError
-from server.settings import ENV_PREFIX, ChatSettings, PullSettings, Settings
+from server.settings import ENV_PREFIX, ChatSettings, PullSettings, SelftestSettings, Settings
 from tests.architecture.routes import routes
 from tests.architecture.source_tree import ROOT, expect_none, read_tree
 from tests.packaging.documents import Command, Page, read_commands
@@ -28,7 +28,7 @@ PAGES = tuple(
     Page(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 )
-SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings}
+SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings, "selftest": SelftestSettings}
 IMAGE = "ringserve"
 MODULES = frozenset({"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side"})
 HARMLESS = frozenset({"cd", "git", "pip", "ruff", "mypy"})
