@@ -204,6 +204,25 @@ class Settings(PullSettings):
     max_waiting: int = Field(
         256, description="Most sequences that wait for a place; beyond it the answer is 503."
     )
+    max_per_key: int | None = Field(
+        None,
+        description="Most sequences, running or waiting, of one API key; beyond it the answer is 429. "
+        "Without keys all callers count as one.",
+    )
+    admission: str = Field(
+        "optimistic",
+        description="When a request begins: optimistic, once what it needs now is free (it may have to be "
+        "computed again), or guaranteed, once the worst case of all fits.",
+    )
+    priority_ageing_s: float = Field(
+        30.0, description="Seconds of waiting that make up for one point of priority."
+    )
+    request_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="Seconds after which a request ends with a 504, queued or running; left out: never.",
+    )
     block_size: int = Field(16, description="Tokens in one block of the cache pool.")
     kv_cache_bytes: ByteSize | None = Field(
         None,
@@ -324,6 +343,9 @@ class Settings(PullSettings):
                 max_chunk_tokens=self.max_chunk_tokens,
                 max_running=self.max_running,
                 max_waiting=self.max_waiting,
+                max_per_key=self.max_per_key,
+                admission=self.admission,
+                priority_ageing_s=self.priority_ageing_s,
             ),
             supervision=SupervisionConfig(
                 start_timeout_s=self.start_timeout_s,

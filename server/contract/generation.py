@@ -1,9 +1,7 @@
 """The fields that chat and plain completions share, and those of plain completions alone."""
 
-from server.contract.fields import hint, refused, works
-
-PEERS = "peers"
-"""Names that other open inference servers use; no field of OpenAI's."""
+from server.contract.constraint import CONSTRAINTS, PEERS
+from server.contract.fields import hint, works
 
 SAMPLING = (
     works(
@@ -92,11 +90,22 @@ REQUEST = (
         "Add cache_debug to the answer: how much of the prompt was cached, and why no more.",
         source="ringserve",
     ),
-    works("priority", 1, "Requests with a lower number go first; 0 if left out.", source=PEERS),
+    works(
+        "priority",
+        1,
+        "Of one API key's requests those with a lower number go first, until the others have waited long.",
+        source=PEERS,
+    ),
+    works(
+        "timeout",
+        30,
+        "Seconds until the request, queued or running, ends with a 504; --request-timeout-s bounds it.",
+        source=PEERS,
+    ),
     hint("user", "u-1"),
 )
 
-GENERATION = (*REQUEST, *SAMPLING, *ENDING, *OUTPUT)
+GENERATION = (*REQUEST, *SAMPLING, *CONSTRAINTS, *ENDING, *OUTPUT)
 
 COMPLETIONS = (
     works("prompt", "Hi", "One prompt or several, each as text or as token ids."),
@@ -111,5 +120,4 @@ COMPLETIONS = (
         "Put the model's own tokens around a text; true if left out.",
         source=PEERS,
     ),
-    refused("response_format", {"type": "json_object"}, "Structured output is not built yet.", source=PEERS),
 )

@@ -45,9 +45,9 @@ async def create_completion(
     require_logprobs(settings, limits)
     require_places(settings, len(body.prompts) * body.num_generated)
     prompts = await read_prompts(engine, body)
-    ticket = new_ticket("cmpl", card, caller, body.model)
+    ticket = new_ticket("cmpl", card, caller, body.model, settings)
     request.state.streams = streams = await open_streams(
-        engine, to_requests(body, prompts, ticket, engine.tokenizer)
+        engine, to_requests(body, prompts, ticket, engine.tokenizer), grammar_param=body.constraint_param
     )
     if body.stream:
         return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)

@@ -12,8 +12,10 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validat
 from server.contract.fields import ContractField
 from server.contract.generation import GENERATION
 from server.schemas.common import MAX_INT, Number, Stop, Text, WireModel, invalid
+from server.schemas.constraint import ConstrainedBody
 
 MAX_CHOICES = 128
+MAX_TIMEOUT_S = 1e6
 MAX_BIASES = 1024
 MAX_TOKEN_IDS = 1 << 20
 MAX_WORDS = 256
@@ -58,7 +60,7 @@ class StreamOptions(WireModel):
     continuous_usage_stats: StrictBool | None = None
 
 
-class GenerationBody(WireModel):
+class GenerationBody(ConstrainedBody):
     """The parameters that chat and plain completions share; null means left out."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = GENERATION
@@ -69,6 +71,7 @@ class GenerationBody(WireModel):
     cache_salt: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     cache_debug: StrictBool | None = None
     priority: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
+    timeout: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
     user: Text | None = None
 
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None

@@ -11,6 +11,7 @@ from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from engine import ChatOptions, Request, RequestError, TokenEvent
 from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatCompletionRequest, ChatMessage, TemplateBody
+from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -79,6 +80,7 @@ def to_request(
         logprobs=bool(body.logprobs),
         num_top_logprobs=body.top_logprobs or 0,
         prompt_logprobs=body.prompt_logprobs,
+        grammar=body_grammar(body),
     )
     return Request(
         request_id=ticket.answer_id,
@@ -86,7 +88,9 @@ def to_request(
         sampling=to_sampling(body, wanted, encoder),
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
+        caller=ticket.caller,
         priority=body.priority or 0,
+        timeout_s=ticket.timeout_s(body.timeout),
         cache_salt=body.cache_salt or "",
         wants_prefix_report=bool(body.cache_debug),
     )

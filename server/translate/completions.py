@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from engine import PrefixReport, Request, TokenEvent, TokenLogprob
 from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
+from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -39,6 +40,7 @@ def to_requests(
         logprobs=body.logprobs is not None or body.num_generated > body.num_shown,
         num_top_logprobs=body.logprobs or 0,
         prompt_logprobs=_scores_wanted(body),
+        grammar=body_grammar(body),
     )
     sampling = to_sampling(body, wanted, encoder)
     return [
@@ -48,7 +50,9 @@ def to_requests(
             sampling=sampling if body.seed is not None else replace(sampling, seed=ticket.prompt_seed(index)),
             num_choices=body.num_generated,
             arrival_s=ticket.created_s,
+            caller=ticket.caller,
             priority=body.priority or 0,
+            timeout_s=ticket.timeout_s(body.timeout),
             cache_salt=body.cache_salt or "",
             wants_prefix_report=bool(body.cache_debug),
         )

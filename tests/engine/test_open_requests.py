@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, Updates
-from engine.open_requests import OpenRequest
+from engine.open_request import OpenRequest
 from engine.prefix_report import PrefixReport
 from engine.request import FinishReason, Request, SamplingParams
 from engine.stream import TokenEvent
