@@ -249,6 +249,12 @@ class Settings(PullSettings):
     max_body_bytes: ByteSize = Field(
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
+    client_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=1e6,
+        description="Seconds that a client may take to send a request, or may take nothing of its answer.",
+    )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
     log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
 

@@ -95,6 +95,7 @@ SERVER = {
     "translate": _front(2),
     "sse": _front(2),
     "middleware": _front(2),
+    "connection": _front(2),
     "errors": _front(1),
     "metrics": _front(1),
     "streams": _front(1),
