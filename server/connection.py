@@ -16,6 +16,9 @@ from server.errors import refuse
 
 CODES = {400: "invalid_http", 408: "request_not_sent", 431: "head_too_large"}
 MAX_HEAD_BYTES = 64 << 10
+LINGER_S = (
+    2.0  # for a client to read why it was refused; to close on what it still sends would lose the answer
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class BoundedConnection(H11Protocol):
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
     _num_unsent = 0
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client's time begins."""
@@ -40,7 +44,11 @@ class BoundedConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and note whether the request is whole with it."""
+        if self._is_refused:
+            return
         super().data_received(data)
+        if self._is_refused:
+            return
         is_partial = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
         if self._receiving is not None and not is_partial:
             self._receiving.cancel()
@@ -90,7 +98,7 @@ class BoundedConnection(H11Protocol):
         )
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer instead of the application, where no answer has begun, and close."""
+        """Answer instead of the application, where no answer has begun, and leave."""
         logger.info("request not read status=%d client=%s", status, self._client)
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True  # else the application could answer what is refused here
@@ -108,7 +116,18 @@ class BoundedConnection(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Say that no more comes, and close once the client has, or after a moment."""
+        self._is_refused = True
+        if self._receiving is not None:
+            self._receiving.cancel()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._receiving = self.loop.call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
         self._watch_sending()
 
     def _watch_sending(self) -> None:

@@ -175,6 +175,18 @@ async def test_a_head_above_the_limit_gets_431(sent):
 
 
 @pytest.mark.anyio
+async def test_a_client_that_goes_on_sending_what_is_refused_still_reads_why():
+    async with serving() as served:
+        reader, writer = await served.connect()
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"a" * (4 << 20))
+        status, _ = await ending(reader)
+        writer.close()
+        await served.until_closed()
+
+    assert status == 431
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     "sent", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", HEAD + b"Content-Length: 9\r\n\r\n"],
     ids=["words", "tls", "two lengths"],

@@ -109,9 +109,11 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(*arguments: str) -> Iterator[ServerProcess]:
-    """`ringserve serve --port 0 ...`, stopped at the end and reaped."""
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", *arguments]
+def server_process(
+    *arguments: str, program: tuple[str, ...] = ("server", "serve")
+) -> Iterator[ServerProcess]:
+    """`ringserve serve --port 0 ...`, or another program that does the same, stopped at the end and reaped."""
+    command = [sys.executable, "-m", *program, "--port", "0", *arguments]
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,
