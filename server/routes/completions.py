@@ -47,7 +47,7 @@ async def create_completion(
     prompts = await read_prompts(engine, body)
     ticket = new_ticket("cmpl", card, caller, body.model)
     request.state.streams = streams = await open_streams(
-        engine, to_requests(body, prompts, ticket, engine.tokenizer)
+        engine, to_requests(body, prompts, ticket, engine.tokenizer), grammar_param=body.constraint_param
     )
     if body.stream:
         return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)
