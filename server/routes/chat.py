@@ -38,9 +38,9 @@ async def create_chat_completion(
     card = require_card(engine, settings, body.model)
     _check(body, settings)
     prompt_ids = (await render_conversation(engine, settings, body)).token_ids
-    ticket = new_ticket("chatcmpl", card, caller, body.model)
+    ticket = new_ticket("chatcmpl", card, caller, body.model, settings)
     ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=engine.tokenizer)
-    streams = await open_streams(engine, [ours], grammar_param=body.constraint_param)
+    request.state.streams = streams = await open_streams(engine, [ours], grammar_param=body.constraint_param)
     if body.stream:
         return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids), caller.request_id)
     return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids))
