@@ -16,7 +16,7 @@ def test_a_report_survives_pickling_and_compares_equal():
 
 
 def test_every_reason_of_a_lookup_has_its_sum():
-    counted = {name.removeprefix("num_") for name in PrefixCounters.__dataclass_fields__}
+    counted = {name.removeprefix("num_") for name in PrefixCounters._fields}
 
     assert {reason.value for reason in MissReason} - {"off"} <= counted
     assert PrefixCounters() == NO_LOOKUPS
