@@ -17,7 +17,7 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_IDS = 256
 MAX_BIASES = 1024
 MAX_BAD_WORDS = 1024
-MAX_BREAKERS = 128
+MAX_BREAKERS = 256
 MAX_IDS_IN_A_WORD = 256
 MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
@@ -163,7 +163,8 @@ class SamplingParams:
         if len(self.grammar) > MAX_GRAMMAR_CHARS:
             raise RequestError(
                 f"the constraint on the output is a grammar of {len(self.grammar)} characters; "
-                f"at most {MAX_GRAMMAR_CHARS} are taken"
+                f"at most {MAX_GRAMMAR_CHARS} are taken",
+                "grammar",
             )
         _refuse_words(self.bad_words_ids, MAX_BAD_WORDS, "bad_words")
         _refuse_words(self.dry_sequence_breaker_ids, MAX_BREAKERS, "dry_sequence_breakers")
@@ -189,7 +190,8 @@ class Request:
     the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same.
     `caller` says whose it is, without telling the key: callers share what is served fairly. Of one
     caller's requests that wait, those of lower `priority` come first, and of equals those that
-    arrived first; waiting makes up for priority in time. `wants_prefix_report` asks to be told what the prefix cache knew.
+    arrived first; waiting makes up for priority in time. With a `timeout_s` it
+    ends with an error so long after it was submitted. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -200,6 +202,7 @@ class Request:
     arrival_s: float = 0.0
     caller: str = ""
     priority: int = 0
+    timeout_s: float | None = None
     wants_prefix_report: bool = False
 
     def __post_init__(self) -> None:
@@ -207,6 +210,8 @@ class Request:
             raise RequestError("the prompt has no tokens; it needs at least one", "prompt")
         if not 1 <= self.num_choices <= MAX_CHOICES:
             raise RequestError(f"n is {self.num_choices}; it must be from 1 to {MAX_CHOICES}", "n")
+        if self.timeout_s is not None and not 0 < self.timeout_s < inf:
+            raise RequestError(f"timeout is {self.timeout_s}; it must be above 0 s, and finite", "timeout")
         if abs(self.priority) > MAX_PRIORITY:
             limits = f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
             raise RequestError(f"priority is {self.priority}; it must be {limits}", "priority")
@@ -246,7 +251,7 @@ _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "presence_penalty": (lambda value: -2 <= value <= 2, "from -2 to 2"),
     "frequency_penalty": (lambda value: -2 <= value <= 2, "from -2 to 2"),
     "repetition_penalty": (lambda value: 0.01 <= value <= 100, "from 0.01 to 100; 1 is off"),
-    "dry_multiplier": (lambda value: 0 <= value < inf, "0 (off) or more, and finite"),
+    "dry_multiplier": (lambda value: 0 <= value <= 100, "from 0 (off) to 100"),
     "dry_base": (lambda value: 1 <= value <= 1000, "from 1 to 1000"),
     "dry_allowed_length": (lambda value: value >= 0, "0 or more"),
     "dry_range": (lambda value: value >= 0, "0 (the whole context) or more"),

@@ -1,5 +1,6 @@
 """The HTTP application: routers, middlewares and error handlers around one engine."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,14 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from engine import ContextLengthError, Engine, EngineError, RetryableError
+from engine import Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
+from server.metrics.collector import installed_version
 from server.metrics.http import HttpTally
 from server.metrics.registry import new_registry
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
 from server.routes import cache, chat, completions, contract, health, metrics, models, stats, tokens
 from server.settings import Settings
+from server.traces import Traces
 
 ROUTERS = (
     chat.router,
@@ -31,8 +34,6 @@ ROUTERS = (
     metrics.router,
     stats.router,
 )
-PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-"""The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ def create_app(
     wall-clock seconds since the epoch.
     """
 
+    traces = _open_traces(settings, engine)
+    observers = () if traces is None else (traces.observe,)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if not is_started:
@@ -54,6 +58,8 @@ def create_app(
             yield
         finally:
             await engine.stop(settings.drain_s)
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     http = HttpTally()
     app = FastAPI(
@@ -63,8 +69,8 @@ def create_app(
         redirect_slashes=False,
         middleware=[
             Middleware(UnderRoot, root_path=settings.root_path),
-            Middleware(RequestId, http=http),
             *_cross_origin(settings),
+            Middleware(RequestId, http=http, observers=observers),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
         ],
@@ -82,10 +88,18 @@ def create_app(
     return app
 
 
+def _open_traces(settings: Settings, engine: Engine) -> Traces | None:
+    """What sends traces, where they are asked for."""
+    if settings.otlp_endpoint is None:
+        return None
+    return Traces.open(settings.otlp_endpoint, engine.model_id, version=installed_version())
+
+
 def _cross_origin(settings: Settings) -> list[Middleware]:
     """What lets pages of other origins call the API; nothing unless origins are given.
 
-    It stands before the check of keys, since a browser asks for permission without one.
+    It stands before the check of keys, since a browser asks for permission without one, and around all
+    that answers, since a browser shows its page no answer that does not allow it.
     """
     if not settings.cors_origin:
         return []
@@ -95,15 +109,13 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             allow_origins=settings.cors_origin,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "x-should-retry", "retry-after"],
         )
     ]
 
 
 async def _on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
-    if isinstance(error, ContextLengthError) and error.param is None:
-        error.param = PROMPT_FIELDS.get(request.url.path)
     refusal = from_engine_error(error)
     if refusal.status >= 500 and not isinstance(error, RetryableError):  # what passes by itself is no news
         logger.warning(

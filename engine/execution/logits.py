@@ -3,7 +3,8 @@
     mask · bias · penalties · temperature · top-k · top-p · min-p · typical-p · XTC
 
 A stage is a function of logits `[R, V]` and per-row parameters; one that no row asks for is not
-run. Rows never influence each other. The stages up to the penalties change single entries and do
+run. Of the masks a row's own packed one comes first and always holds; tokens that are not allowed, or
+banned, come after it and give way where they would leave nothing. Rows never influence each other. The stages up to the penalties change single entries and do
 it in place, on a copy that their caller made; the others return new logits.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,12 +47,34 @@ class Entries:
         )
 
 
+def unset_entries(rows: Sequence[int], bits: npt.NDArray[np.int32], *, like: Tensor) -> Tensor:
+    """Which entries `[R, V]` of logits like `like` are left out by masks for some rows, ascending.
+
+    `bits` `[m, V / 32]` allow entry t where bit t % 32 of word t // 32 is set; other rows keep all.
+    """
+    num_rows, vocab_size = like.shape
+    unset = np.zeros((num_rows, bits.shape[1]), dtype=np.int32)  # [R, V / 32]
+    unset[list(rows)] = ~bits
+    if like.device.type != "cpu":
+        return unpacked(torch.from_numpy(unset).to(like.device, non_blocking=True), vocab_size)
+    # Ten times faster than shifts of words, at which a GPU is better.
+    octets = np.unpackbits(unset.view(np.uint8), axis=1, count=vocab_size, bitorder="little")
+    return torch.from_numpy(octets).view(torch.bool)
+
+
+def unpacked(bits: Tensor, vocab_size: int) -> Tensor:
+    """Bits `[R, V / 32]` int32 as truth values `[R, V]`."""
+    places = torch.arange(32, dtype=torch.int32, device=bits.device)
+    return ((bits[:, :, None] >> places) & 1).flatten(1)[:, :vocab_size].bool()
+
+
 def mask_all_but(logits: Tensor, allowed: Entries) -> None:
-    """In the rows that `allowed` names, leave no other entry than those."""
+    """In the rows that `allowed` names, leave no other entry than those, but where that leaves nothing."""
     is_named = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)  # [R]
     is_named[allowed.rows] = True
     is_masked = is_named[:, None].repeat(1, logits.shape[-1])  # [R, V]
     is_masked[allowed.rows, allowed.columns] = False
+    is_masked[logits.masked_fill(is_masked, -torch.inf).amax(-1) == -torch.inf] = False
     logits.masked_fill_(is_masked, -torch.inf)
 
 

@@ -9,7 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
-from pydantic import Discriminator, Field, JsonValue, StrictBool, StrictInt, Tag, model_validator
+from openai.types.shared_params import ReasoningEffort
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictInt,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from server.contract.chat import CHAT
@@ -22,12 +32,12 @@ from server.schemas.common import (
     WireModel,
     invalid,
     text_or_list,
+    without_lone_surrogates,
 )
 from server.schemas.generation import GenerationBody, LogprobCount
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
-MAX_METADATA = 16
 MAX_VARIABLES = 64
 
 
@@ -79,6 +89,13 @@ class ChatMessage(WireModel):
             raise PydanticCustomError("missing", "A message needs content", {"param": "content"})
         return self
 
+    @model_validator(mode="after")
+    def _check_speaker(self) -> Self:
+        for param, role in (("refusal", "assistant"), ("tool_call_id", "tool")):
+            if getattr(self, param) is not None and self.role != role:
+                raise invalid(param, f"'{param}' is only allowed in messages of the role '{role}'")
+        return self
+
     @property
     def text(self) -> str:
         """What the message says, its parts joined."""
@@ -90,10 +107,27 @@ class ChatMessage(WireModel):
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
+def _check_texts(variables: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Text anywhere in the variables has to be text that can be encoded."""
+    waiting: list[JsonValue] = [*variables, *variables.values()]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                without_lone_surrogates(text)
+            case list(values):
+                waiting += values
+            case dict(values):
+                waiting += [*values, *values.values()]
+    return variables
+
+
+Variables = Annotated[dict[str, JsonValue], Field(max_length=MAX_VARIABLES), AfterValidator(_check_texts)]
+
+
 class TemplateBody(WireModel):
     """How messages become a prompt, besides what they say."""
 
-    chat_template_kwargs: Annotated[dict[Text, JsonValue], Field(max_length=MAX_VARIABLES)] | None = None
+    chat_template_kwargs: Variables | None = None
     add_generation_prompt: StrictBool | None = None
     continue_final_message: StrictBool | None = None
     add_special_tokens: StrictBool | None = None
@@ -106,24 +140,6 @@ class TemplateBody(WireModel):
                 "'continue_final_message' and 'add_generation_prompt' must not both be true",
             )
         return self
-
-
-class ResponseFormat(WireModel):
-    """The format of an answer; text is the only one so far."""
-
-    type: Literal["text"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_other_formats(cls, body: object) -> object:
-        kind = body.get("type") if isinstance(body, dict) else None
-        if kind in ("json_object", "json_schema"):
-            raise PydanticCustomError(
-                UNSUPPORTED_PARAMETER,
-                "'response_format' of type '{kind}' is not supported yet",
-                {"kind": kind},
-            )
-        return body
 
 
 class Prediction(WireModel):
@@ -143,15 +159,8 @@ class ChatCompletionRequest(GenerationBody, TemplateBody):
     max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: StrictBool | None = None
     top_logprobs: LogprobCount | None = None
-    response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: ReasoningEffort = None
     safe_prompt: StrictBool | None = None
-    metadata: Annotated[dict[str, Text], Field(max_length=MAX_METADATA)] | None = None
-    safety_identifier: Text | None = None
-    prompt_cache_key: Text | None = None
-    prompt_cache_retention: Text | None = None
-    service_tier: Text | None = None
-    store: StrictBool | None = None
     prediction: Prediction | None = None
 
     @model_validator(mode="after")

@@ -5,12 +5,14 @@ answer has one for each token, and only a few fields differ between them.
 """
 
 from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii
 
 from openai.types.chat import ChatCompletionMessage, ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from engine import ChatOptions, Request, RequestError, TokenEvent
 from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatCompletionRequest, ChatMessage, TemplateBody
+from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -20,7 +22,8 @@ from server.translate.generation import (
     sse_event,
     usage_member,
 )
-from server.translate.logprobs import chat_logprob, prompt_logprobs
+from server.translate.logprobs import chat_logprob, chat_logprob_json, prompt_logprobs
+from server.translate.room import Room
 from server.translate.sampling import Encoder, Wanted, to_sampling
 
 
@@ -45,6 +48,11 @@ def to_chat_options(
             "chat_template_kwargs",
         )
     if reasoning_effort is not None:
+        if variables.get("reasoning_effort", reasoning_effort) != reasoning_effort:
+            raise RequestError(
+                "'reasoning_effort' and chat_template_kwargs.reasoning_effort differ; send one of them",
+                "reasoning_effort",
+            )
         if known is None or "reasoning_effort" in known:
             variables["reasoning_effort"] = reasoning_effort
         elif reasoning_effort != "none":
@@ -60,6 +68,16 @@ def to_chat_options(
     )
 
 
+def to_room(body: ChatCompletionRequest, max_context: int) -> Room:
+    """What the body asks of a context of `max_context` tokens."""
+    return Room(
+        max_context=max_context,
+        prompt_field="messages",
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        limit_field="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+    )
+
+
 def to_request(
     body: ChatCompletionRequest,
     prompt_ids: Sequence[int],
@@ -70,15 +88,17 @@ def to_request(
 ) -> Request:
     """The engine's request; without a limit in the body, an answer may fill the context.
 
-    Raises RequestError for what only the engine's own types refuse.
+    Raises ContextLengthError where both do not fit, RequestError for what only the engine's own types refuse.
     """
-    left = max(1, max_context - len(prompt_ids))
+    room = to_room(body, max_context)
+    left = room.left_behind(len(prompt_ids))
     wanted = Wanted(
-        max_tokens=body.max_completion_tokens or body.max_tokens or left,
+        max_tokens=left if room.max_tokens is None else room.max_tokens,
         seed=ticket.seed,
         logprobs=bool(body.logprobs),
         num_top_logprobs=body.top_logprobs or 0,
         prompt_logprobs=body.prompt_logprobs,
+        grammar=body_grammar(body),
     )
     return Request(
         request_id=ticket.answer_id,
@@ -86,7 +106,9 @@ def to_request(
         sampling=to_sampling(body, wanted, encoder),
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
+        caller=ticket.caller,
         priority=body.priority or 0,
+        timeout_s=ticket.timeout_s(body.timeout),
         cache_salt=body.cache_salt or "",
         wants_prefix_report=bool(body.cache_debug),
     )
@@ -115,13 +137,13 @@ class ChatChunks:
         if event.choice not in self._begun:
             self._begun.add(event.choice)
             begun = _choice(event.choice, {"role": "assistant", "content": "", "refusal": None}, None)
-            chunks = self._chunk(begun, self._of_prompt(event))
+            chunks = self._chunk(encode_json(begun), self._of_prompt(event))
         elif event.prefix_report or (event.prompt_logprobs and self._body.prompt_logprobs is not None):
-            chunks = self._chunk(_choice(event.choice, {}, None), self._of_prompt(event))
+            chunks = self._chunk(encode_json(_choice(event.choice, {}, None)), self._of_prompt(event))
         if event.text or (self._has_token_ids and event.token_ids) or (self._has_logprobs and event.logprobs):
             chunks += self._chunk(self._text(event))
         if event.finish_reason is not None:
-            chunks += self._chunk(_choice(event.choice, {}, event.finish_reason.value))
+            chunks += self._chunk(encode_json(_choice(event.choice, {}, event.finish_reason.value)))
         return chunks
 
     def end(self) -> bytes:
@@ -143,17 +165,22 @@ class ChatChunks:
             told += f',"cache_debug":{encode_json(cache_debug(event.prefix_report).model_dump())}'
         return told
 
-    def _text(self, event: TokenEvent) -> dict[str, object]:
-        choice = _choice(event.choice, {"content": event.text}, None)
+    def _text(self, event: TokenEvent) -> str:
+        """The choice of a chunk of text, written directly: there is one for each token."""
+        logprobs, token_ids = "null", ""
         if self._has_logprobs:
-            choice["logprobs"] = {"content": list(map(chat_logprob, event.logprobs)), "refusal": None}
+            told = ",".join(map(chat_logprob_json, event.logprobs))
+            logprobs = f'{{"content":[{told}],"refusal":null}}'
         if self._has_token_ids:
-            choice["token_ids"] = list(event.token_ids)
-        return choice
+            token_ids = f',"token_ids":[{",".join(map(str, event.token_ids))}]'
+        return (
+            f'{{"index":{event.choice},"delta":{{"content":{encode_basestring_ascii(event.text)}}},'
+            f'"logprobs":{logprobs},"finish_reason":null{token_ids}}}'
+        )
 
-    def _chunk(self, choice: dict[str, object], more: str = "") -> bytes:
+    def _chunk(self, choice: str, more: str = "") -> bytes:
         usage = usage_member(self._tally) if self._has_running_usage else self._usage
-        return sse_event(f"{self._opening}{encode_json(choice)}]{usage}{more}}}")
+        return sse_event(f"{self._opening}{choice}]{usage}{more}}}")
 
 
 class ChatFold:

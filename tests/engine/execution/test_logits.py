@@ -1,5 +1,7 @@
 import math
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +178,30 @@ def test_a_ban_is_lifted_only_in_the_row_where_nothing_else_is_left():
     stages.mask(logits, stages.Entries.gather([(0, [0, 1, 2, 3], [0.0] * 4), (1, [2], [0.0])], like=logits))
 
     assert kept(logits) == [[0, 1, 2, 3], [0, 1, 3]]
+
+
+def bits_of(*rows):
+    return np.array(rows, dtype=np.int64).astype(np.int32)
+
+
+def test_a_mask_leaves_out_what_its_bits_do_not_name_in_its_own_row():
+    unset = stages.unset_entries([0, 2], bits_of([0b101, 0], [-1, -1]), like=torch.zeros(4, 40))
+
+    assert [row.nonzero().flatten().tolist() for row in ~unset] == [[0, 2], *[list(range(40))] * 3]
+
+
+@pytest.mark.parametrize("vocab_size", [1, 31, 32, 33, 200])
+def test_every_device_unpacks_the_same(vocab_size):
+    words = -(-vocab_size // 32)
+    bits = np.random.default_rng(0).integers(-(2**31), 2**31, (3, words), dtype=np.int64).astype(np.int32)
+    unset = stages.unset_entries([0, 1, 2], bits, like=torch.zeros(3, vocab_size))
+
+    assert stages.unpacked(torch.from_numpy(~bits), vocab_size).equal(unset)
+
+
+def test_allowed_tokens_give_way_to_a_mask_that_leaves_none_of_them():
+    logits = torch.tensor([[-torch.inf, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    allowed = stages.Entries.gather([(0, [0], [0.0]), (1, [0], [0.0])], like=logits)
+    stages.mask_all_but(logits, allowed)
+
+    assert kept(logits) == [[1, 2], [0]]

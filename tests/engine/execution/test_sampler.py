@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -222,7 +223,7 @@ EXTREMES = {
     "subnormal xtc_threshold": {"xtc_probability": 1.0, "xtc_threshold": 5e-324, "top_p": 0.5},
     "largest penalties": {"frequency_penalty": 2.0, "presence_penalty": 2.0, "repetition_penalty": 100.0},
     "most negative penalties": {"frequency_penalty": -2.0, "repetition_penalty": 0.01},
-    "dry without end": {"dry_multiplier": 1e308, "dry_base": 1000.0, "dry_allowed_length": 0},
+    "dry without end": {"dry_multiplier": 100.0, "dry_base": 1000.0, "dry_allowed_length": 0},
     "a bias on every token": {"logit_bias": tuple((i, -100.0) for i in range(100)), "temperature": 2.0},
     "all at once": {"temperature": 1e-4, "top_k": 3, "top_p": 1e-300, "min_p": 1.0, "typical_p": 1e-300},
 }
@@ -266,3 +267,15 @@ def test_a_number_at_the_very_top_draws_the_last_token_that_can_be_drawn():
     )
 
     assert sample(logits, top)[0].tolist() == [1]
+
+
+def test_a_mask_holds_against_allowed_tokens_and_bans_which_give_way():
+    draws = [
+        Draw(sampling=SamplingParams(max_tokens=1, seed=0, temperature=0.0, **own), choice=0, is_masked=True)
+        for own in ({}, {"allowed_ids": (1,)}, {"bad_words_ids": ((2,),)}, {"logit_bias": ((1, 100.0),)})
+    ]
+    logits = torch.tensor([[5.0, 6.0, 1.0, 0.0]]).repeat(4, 1)
+    bits = np.full((4, 1), 0b0100, dtype=np.int32)
+
+    token_ids, _ = sample(logits, SamplingRows.gather(draws, [0] * 4, like=logits, bits=bits))
+    assert token_ids.tolist() == [2] * 4

@@ -90,11 +90,6 @@ def test_both_token_limits_at_once_are_refused():
     assert refused(max_tokens=1, max_completion_tokens=1)["ctx"]["param"] == "max_tokens"
 
 
-@pytest.mark.parametrize("kind", ["json_object", "json_schema"])
-def test_other_formats_than_text_are_not_supported_yet(kind):
-    assert refused(response_format={"type": kind})["type"] == "unsupported_parameter"
-
-
 def test_alternatives_need_log_probabilities():
     assert refused(top_logprobs=2)["ctx"]["param"] == "top_logprobs"
 
