@@ -151,7 +151,7 @@ def make_hollow_rig() -> Rig:
     device = torch.device("cpu")
     store = CacheStore.allocate(layout, spec, device=device, dtype=torch.bfloat16)
     scheduler = Scheduler(SchedulingConfig(), CachePool(layout), frozenset())
-    return Rig(scheduler=scheduler, runner=ModelRunner(LookupModel(), store, layout, device), layout=layout)
+    return Rig(scheduler=scheduler, runner=ModelRunner(LookupModel(), store, layout), layout=layout)
 
 
 def run(rig: Rig, num_rows: int, num_steps: int, habit: dict[str, object]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.execution.sampler import edit
-from engine.execution.sampling_rows import Edits
+from engine.execution.sampling_rows import Bits, Edits
 from engine.execution.scoring import ScoredRows
 from engine.kernels.cpu.sampling import MAX_TOP_K, ROW, NativeSampling
 from engine.plan import Draw
@@ -24,10 +24,10 @@ class NativeSampler:
         self._kernels = kernels
 
     def draw(
-        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
     ) -> tuple[Tensor, ScoredRows | None]:
         """One token id for each of `draws`, and how probable they were for those that ask."""
-        edits = Edits.gather(draws, logits)
+        edits = Edits.gather(draws, bits, logits)
         edited = logits if edits is None else edit(logits, edits)
         rows = b"".join([_row(draw, position) for draw, position in zip(draws, positions, strict=True)])
         token_ids = self._kernels.draw(edited, rows)
@@ -47,7 +47,7 @@ class NativeSampler:
 
 def _row(draw: Draw, position: int) -> bytes:
     own = draw.sampling
-    if own.temperature == 0.0:
+    if own.is_greedy:
         return GREEDY_ROW
     return ROW.pack(
         own.seed,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.execution import logits as stages
-from engine.execution.sampling_rows import Edits, SamplingRows
+from engine.execution.sampling_rows import Bits, Edits, SamplingRows
 from engine.execution.scoring import ScoredRows, score
 from engine.plan import Draw
 
@@ -16,11 +16,11 @@ class Sampler(Protocol):
     """Stateless: the same row gives the same answer in any company."""
 
     def draw(
-        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
     ) -> tuple[Tensor, ScoredRows | None]:
         """Token ids [R] of logits [R, V], and how probable they were for the rows that ask.
 
-        The tokens will stand at `positions`.
+        The tokens will stand at `positions`; `bits` are the packed masks [m, V / 32] of the masked draws.
         """
         ...
 
@@ -33,10 +33,10 @@ class TorchSampler:
     """Draws and scores in torch, on any device. Implements `Sampler`."""
 
     def draw(
-        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
     ) -> tuple[Tensor, ScoredRows | None]:
         """One token id for each of `draws`, and how probable they were for those that ask."""
-        return sample(logits, SamplingRows.gather(draws, positions, like=logits))
+        return sample(logits, SamplingRows.gather(draws, positions, like=logits, bits=bits))
 
     def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
         """How probable one given token of each row is."""
@@ -64,6 +64,8 @@ def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | Non
 def edit(logits: Tensor, edits: Edits) -> Tensor:
     """A copy of the logits after the stages that change single entries."""
     logits = logits.clone()
+    if edits.masks is not None:
+        stages.mask_rows(logits, edits.masks)
     if edits.allowed is not None:
         stages.mask_all_but(logits, edits.allowed)
     if edits.banned is not None:

@@ -70,7 +70,8 @@ class Scheduler:
     @property
     def live(self) -> tuple[Sequence, ...]:
         """All sequences that have not ended: those that run, then those that wait."""
-        return (*self._running, *self._waiting)
+        waiting = (known for known in self._known.values() if known.state is SequenceState.WAITING)
+        return (*self._running, *waiting)
 
     @property
     def pool(self) -> CachePool:
@@ -152,6 +153,10 @@ class Scheduler:
             self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
             sequence.num_scored += len(scores)
             num_added, reason = sequence.append(token_ids, self._eos_ids)
+            if sequence.failure is not None:
+                self._end(sequence)
+                news.add_failure(sequence.sequence_id, sequence.failure)
+                continue
             if num_added or scores or reason is not None:
                 told, own = token_ids[:num_added], logprobs.first(num_added)
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)

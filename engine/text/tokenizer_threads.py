@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.errors import CheckpointError, EngineError
+from engine.messages import Vocabulary
 from engine.text.chat_template import ChatOptions, RenderedChat
 from engine.text.tokenizer import Tokenizer
 
@@ -67,6 +68,11 @@ class TokenizerThreads:
         if size <= INLINE_CHARACTERS:
             return work(self.tokenizer)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, self.tokenizer)
+
+    async def vocabulary(self) -> Vocabulary:
+        """The bytes of every token; worked out beside the event loop, after `load` only."""
+        assert self.tokenizer is not None
+        return await self.consult(Tokenizer.vocabulary, self.tokenizer.vocab_size + INLINE_CHARACTERS)
 
     def close(self) -> None:
         """Take no more work; what is begun still ends. May be called twice."""

@@ -1,9 +1,7 @@
 """The fields that chat and plain completions share, and those of plain completions alone."""
 
-from server.contract.fields import hint, refused, works
-
-PEERS = "peers"
-"""Names that other open inference servers use; no field of OpenAI's."""
+from server.contract.constraint import CONSTRAINTS, PEERS
+from server.contract.fields import hint, works
 
 SAMPLING = (
     works(
@@ -120,7 +118,7 @@ HINTS = (
 )
 """What OpenAI documents for chats; here plain completions take it as well, since clients send it to both."""
 
-GENERATION = (*REQUEST, *SAMPLING, *ENDING, *OUTPUT)
+GENERATION = (*REQUEST, *SAMPLING, *CONSTRAINTS, *ENDING, *OUTPUT, *HINTS)
 
 COMPLETIONS = (
     works(
@@ -139,6 +137,4 @@ COMPLETIONS = (
         "Put the model's own tokens around a text; true if left out.",
         source=PEERS,
     ),
-    *HINTS,
-    refused("response_format", {"type": "json_object"}, "Structured output is not built yet.", source=PEERS),
 )

@@ -45,7 +45,7 @@ async def create_chat_completion(
         ),
         body.num_word_characters,
     )
-    request.state.streams = streams = await open_streams(engine, [ours])
+    request.state.streams = streams = await open_streams(engine, [ours], grammar_param=body.constraint_param)
     if body.stream:
         return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids), caller.request_id)
     return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids))

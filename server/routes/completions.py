@@ -49,7 +49,7 @@ async def create_completion(
     prompts = await read_prompts(engine, card, body)
     ticket = new_ticket("cmpl", card, caller, body.model)
     ours = await engine.consult(partial(to_requests, body, prompts, ticket), body.num_word_characters)
-    request.state.streams = streams = await open_streams(engine, ours)
+    request.state.streams = streams = await open_streams(engine, ours, grammar_param=body.constraint_param)
     if body.stream:
         return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)
     return await answer_whole(request.receive, streams, CompletionFold(body, ticket, prompts))

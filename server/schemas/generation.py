@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from server.contract.fields import ContractField
 from server.contract.generation import GENERATION
 from server.schemas.common import MAX_INT, Number, Stop, Text, WireModel, invalid
+from server.schemas.constraint import ConstrainedBody
 
 MAX_CHOICES = 128
 MAX_BIASES = 1024
@@ -60,7 +61,7 @@ class StreamOptions(WireModel):
     continuous_usage_stats: StrictBool | None = None
 
 
-class GenerationBody(WireModel):
+class GenerationBody(ConstrainedBody):
     """The parameters that chat and plain completions share; null means left out."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = GENERATION

@@ -11,6 +11,7 @@ from openai.types.chat.chat_completion import ChoiceLogprobs
 
 from engine import ChatOptions, Request, RequestError, TokenEvent
 from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatCompletionRequest, ChatMessage, TemplateBody
+from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -96,6 +97,7 @@ def to_request(
         logprobs=bool(body.logprobs),
         num_top_logprobs=body.top_logprobs or 0,
         prompt_logprobs=body.prompt_logprobs,
+        grammar=body_grammar(body),
     )
     return Request(
         request_id=ticket.answer_id,

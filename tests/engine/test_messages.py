@@ -28,6 +28,7 @@ from engine.messages import (
     ToEngine,
     ToServer,
     Updates,
+    Vocabulary,
 )
 from engine.prefix_report import MissReason, PrefixCounters, PrefixReport
 from engine.request import FinishReason
@@ -63,6 +64,7 @@ CARD = ModelCard(
 )
 EVERY_MESSAGE = [
     Configure(config=EngineConfig(model=ModelConfig(path="p", model_id="m"))),
+    Vocabulary(token_bytes=(b"a", b"\xff"), special_ids=(1,)),
     Submit(request=new_request("hello", num_choices=2, stop=("a",)), first_sequence_id=256),
     Abort(request_id="a"),
     Finish(request_id="a", choice=1),
