@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.errors import UnknownModelError as UnknownModelError
     from engine.insight import Stats as Stats
     from engine.logs import configure_logging as configure_logging
+    from engine.logs import shown_ms as shown_ms
     from engine.messages import Load as Load
     from engine.messages import ModelCard as ModelCard
     from engine.prefix_report import MissReason as MissReason
@@ -112,6 +113,7 @@ _HOMES = {
     "configure_logging": "engine.logs",
     "fetch_demo_model": "engine.source",
     "resolve": "engine.source",
+    "shown_ms": "engine.logs",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605  the keys are the names; a test compares them with the imports above

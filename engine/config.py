@@ -15,6 +15,7 @@ KERNELS = ("auto", "native", "reference")
 ADMISSIONS = ("optimistic", "guaranteed")
 MAX_AGEING_S = 1e6  # beyond it sums with a time of arrival lose their microseconds
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +136,11 @@ class EngineConfig:
     scheduling: SchedulingConfig = field(default_factory=SchedulingConfig)
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     log_level: str = "info"
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         _one_of("log_level", self.log_level, LOG_LEVELS)
+        _one_of("log_format", self.log_format, LOG_FORMATS)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -1,6 +1,7 @@
 """What crosses the border between the server process and the engine process.
 
-All are frozen, survive pickling and compare equal. A channel belongs to exactly one engine
+All are frozen, survive pickling and compare equal; those that every step sends are named tuples,
+which the interpreter packs and unpacks by itself. A channel belongs to exactly one engine
 process, so a late message of a dead one has no channel to arrive on, and none carries a generation.
 
 To the engine:   Configure first; then Submit, Abort, Finish, ClearCache, Inspect; Drain before the end.
@@ -11,6 +12,7 @@ To the server:   Loading until Ready (or Failed); then Accepted or Refused for e
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
@@ -111,8 +113,7 @@ class ModelCard:
     num_blocks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(NamedTuple):
     """How busy the engine is, when it says so.
 
     `num_preemptions` and `prefix` count since the engine process started.
@@ -126,12 +127,15 @@ class Load:
     prefix: PrefixCounters = NO_LOOKUPS
 
 
+NO_LOAD = Load()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """The engine answers requests from now on."""
 
     card: ModelCard
-    load: Load = Load()
+    load: Load = NO_LOAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +160,7 @@ class Refused:
     error: EngineError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updates:
+class Updates(NamedTuple):
     """All of a step's news, in columns: no object per token.
 
     Row r tells of sequence `sequence_ids[r]`, which got the next `num_tokens[r]` of the flat

@@ -7,7 +7,6 @@ it has to say to the message that leaves anyway.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from engine.messages import Updates
 from engine.plan import StepPlan
@@ -79,7 +78,7 @@ class StepMeter:
         if not is_due and not self._waited_s:
             return updates
         waited_s, self._waited_s = tuple(self._waited_s), []
-        return replace(updates, waited_s=waited_s, stats=self._take_stats() if is_due else None)
+        return updates._replace(waited_s=waited_s, stats=self._take_stats() if is_due else None)
 
     def view(self) -> EngineView:
         """Everything live, now."""
@@ -92,8 +91,7 @@ class StepMeter:
         counters = EngineCounters(
             num_failed_steps=self._num_failed,
             num_preempted=load.num_preemptions,
-            num_prefix_queried_tokens=load.prefix.num_tokens,
-            num_prefix_hit_tokens=load.prefix.num_cached_tokens,
+            prefix=load.prefix,
             step_s=self._step_s.to_histogram(),
             step_rows=self._step_rows.to_histogram(),
             step_tokens=self._step_tokens.to_histogram(),

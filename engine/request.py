@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
+from math import inf
 
 from engine.errors import RequestError
 
@@ -189,7 +190,8 @@ class Request:
     the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same.
     `caller` says whose it is, without telling the key: callers share what is served fairly. Of one
     caller's requests that wait, those of lower `priority` come first, and of equals those that
-    arrived first; waiting makes up for priority in time. `wants_prefix_report` asks to be told what the prefix cache knew.
+    arrived first; waiting makes up for priority in time. With a `timeout_s` it
+    ends with an error so long after it was submitted. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -200,6 +202,7 @@ class Request:
     arrival_s: float = 0.0
     caller: str = ""
     priority: int = 0
+    timeout_s: float | None = None
     wants_prefix_report: bool = False
 
     def __post_init__(self) -> None:
@@ -207,6 +210,8 @@ class Request:
             raise RequestError("the prompt has no tokens; it needs at least one", "prompt")
         if not 1 <= self.num_choices <= MAX_CHOICES:
             raise RequestError(f"n is {self.num_choices}; it must be from 1 to {MAX_CHOICES}", "n")
+        if self.timeout_s is not None and not 0 < self.timeout_s < inf:
+            raise RequestError(f"timeout is {self.timeout_s}; it must be above 0 s, and finite", "timeout")
         if abs(self.priority) > MAX_PRIORITY:
             limits = f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
             raise RequestError(f"priority is {self.priority}; it must be {limits}", "priority")

@@ -48,18 +48,6 @@ class RequestRecord:
         """From its opening to its first token; None where none came."""
         return None if self.first_token_s is None else self.first_token_s - self.opened_s
 
-    def to_fields(self) -> dict[str, object]:
-        """What a line of the log tells of it; `-` for what did not come."""
-        return {
-            "reason": self.reason,
-            "prompt_tokens": len(self.request.prompt_ids),
-            "cached_tokens": self.num_cached_tokens,
-            "output_tokens": self.num_output_tokens,
-            "queue_ms": _milliseconds(self.waited_s),
-            "first_token_ms": _milliseconds(self.to_first_token_s),
-            "duration_ms": _milliseconds(self.duration_s),
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStats:
@@ -125,7 +113,3 @@ class RequestTally:
     def _prompt(self, num_tokens: int, num_cached: int) -> None:
         self._num_prompt_tokens += num_tokens
         self._num_cached_tokens += num_cached
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1000 * seconds:.1f}"

@@ -9,6 +9,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from typing import Self
 
+from engine.prefix_report import NO_LOOKUPS, PrefixCounters
+
 STEP_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROW_BOUNDS = tuple(float(1 << power) for power in range(11))
 TOKEN_BOUNDS = tuple(float(1 << power) for power in range(15))
@@ -70,15 +72,13 @@ class Tally:
 class EngineCounters:
     """What an engine process has done since it started.
 
-    Of the prompt tokens of sequences that began, `num_prefix_queried_tokens` might have been found
-    in the cache, and `num_prefix_hit_tokens` were. `step_s` is from the beginning of a step to the
+    `prefix` is how prompts fared in the prefix cache. `step_s` is from the beginning of a step to the
     end of its computation, `step_rows` and `step_tokens` how many sequences and tokens it computed.
     """
 
     num_failed_steps: int = 0
     num_preempted: int = 0
-    num_prefix_queried_tokens: int = 0
-    num_prefix_hit_tokens: int = 0
+    prefix: PrefixCounters = NO_LOOKUPS
     step_s: Histogram = field(default_factory=lambda: Histogram.empty(STEP_BOUNDS_S))
     step_rows: Histogram = field(default_factory=lambda: Histogram.empty(ROW_BOUNDS))
     step_tokens: Histogram = field(default_factory=lambda: Histogram.empty(TOKEN_BOUNDS))
@@ -137,6 +137,7 @@ class SequenceView:
 
     sequence_id: int
     request_id: str
+    caller: str
     choice: int
     state: str
     priority: int

@@ -152,11 +152,6 @@ class Supervisor:
         if self._process is not None:
             self._process.channel.post(message)
 
-    async def send(self, message: ToEngine) -> None:
-        """Send, and wait while the engine is slow to read; dropped when there is no process."""
-        if self._process is not None:
-            await self._process.channel.send(message)
-
     async def inspect(self, limit_s: float) -> EngineView | None:
         """What is live in the engine process; None where it does not say so in time, or there is none."""
         if self._process is None or self.status.state is not EngineState.READY:

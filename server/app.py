@@ -1,5 +1,6 @@
 """The HTTP application: routers, middlewares and error handlers around one engine."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,11 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from engine import Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
+from server.metrics.collector import installed_version
 from server.metrics.http import HttpTally
 from server.metrics.registry import new_registry
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
 from server.routes import cache, chat, completions, contract, health, metrics, models, stats, tokens
 from server.settings import Settings
+from server.traces import Traces
 
 ROUTERS = (
     chat.router,
@@ -44,6 +47,9 @@ def create_app(
     wall-clock seconds since the epoch.
     """
 
+    traces = _open_traces(settings, engine)
+    observers = () if traces is None else (traces.observe,)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if not is_started:
@@ -52,6 +58,8 @@ def create_app(
             yield
         finally:
             await engine.stop(settings.drain_s)
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     http = HttpTally()
     app = FastAPI(
@@ -62,7 +70,7 @@ def create_app(
         middleware=[
             Middleware(UnderRoot, root_path=settings.root_path),
             *_cross_origin(settings),
-            Middleware(RequestId, http=http),
+            Middleware(RequestId, http=http, observers=observers),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
         ],
@@ -78,6 +86,13 @@ def create_app(
     app.state.registry = new_registry(engine, http)
     app.state.started_s = int(clock())
     return app
+
+
+def _open_traces(settings: Settings, engine: Engine) -> Traces | None:
+    """What sends traces, where they are asked for."""
+    if settings.otlp_endpoint is None:
+        return None
+    return Traces.open(settings.otlp_endpoint, engine.model_id, version=installed_version())
 
 
 def _cross_origin(settings: Settings) -> list[Middleware]:

@@ -24,6 +24,7 @@ NUMBER = "number"
 CALLER = "caller"
 OPEN_PATHS = frozenset({"/health", "/ready"})
 METRICS_PATH = "/metrics"
+TRACE_HEADERS = ("traceparent", "tracestate")
 STREAMS = "streams"
 """Where a route leaves what it reads its answer from, for the records of how that went."""
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -96,8 +97,15 @@ class RequestId:
         finally:
             self._http.num_under_way -= 1
             answered = _answered(scope, status, started_s, self._clock())
-            for observe in self._observers:
+            self._tell(answered)
+
+    def _tell(self, answered: Answered) -> None:
+        """Let each observer know; a fault of one is its own, and the request has been answered."""
+        for observe in self._observers:
+            try:
                 observe(answered)
+            except Exception:  # the top of an observer
+                logger.exception("request not observed id=%s", answered.request_id)
 
 
 class RequireKey:
@@ -194,7 +202,7 @@ def _own_id(scope: Scope) -> str | None:
 def _answered(scope: Scope, status: int, started_s: float, ended_s: float) -> Answered:
     """What is known of a request, once its answer is sent or given up."""
     streams, route = scope["state"].get(STREAMS), scope.get("route")
-    parent = _header(scope, b"traceparent")
+    sent = ((name, _header(scope, name.encode())) for name in TRACE_HEADERS)
     return Answered(
         request_id=scope["state"][REQUEST_ID],
         number=scope["state"][NUMBER],
@@ -205,7 +213,7 @@ def _answered(scope: Scope, status: int, started_s: float, ended_s: float) -> An
         started_s=started_s,
         ended_s=ended_s,
         records=() if streams is None else streams.records,
-        trace_parent=None if parent is None else parent.decode("latin-1"),
+        trace_headers={name: value.decode("latin-1") for name, value in sent if value is not None},
     )
 
 

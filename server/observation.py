@@ -4,11 +4,11 @@ Logs, metrics and traces are observers of it. Nothing here holds a prompt or an 
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPMethod
 
-from engine import RequestRecord
+from engine import RequestRecord, shown_ms
 
 OTHER = "other"
 """Stands for every path that is no route, and every method that is none, so that labels stay few."""
@@ -28,7 +28,8 @@ class Answered:
     `route` is the template of the path (`/v1/models/{model_id}`), None where there is no such route.
     `number` is the request's own, `request_id` may be the client's choice. `status` is 0 where no answer
     was begun. `records` has one entry for each prompt that the engine took, when all have ended.
-    `started_s` and `ended_s` are of the clock that the records use, `trace_parent` is the header as sent.
+    `started_s` and `ended_s` are of the clock that the records use, `trace_headers` are those of W3C's trace context,
+    as sent.
     """
 
     request_id: str
@@ -40,7 +41,7 @@ class Answered:
     started_s: float
     ended_s: float
     records: Sequence[RequestRecord] = ()
-    trace_parent: str | None = None
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
@@ -77,13 +78,13 @@ def log_line(answered: Answered, *, is_quiet: bool) -> None:
         sum(len(record.request.prompt_ids) for record in records),
         sum(record.num_cached_tokens for record in records),
         sum(record.num_output_tokens for record in records),
-        _milliseconds(max, [record.waited_s for record in records]),
-        _milliseconds(min, [record.to_first_token_s for record in records]),
+        _chosen_ms(max, [record.waited_s for record in records]),
+        _chosen_ms(min, [record.to_first_token_s for record in records]),
         1000 * answered.duration_s,
     )  # fmt: skip
 
 
-def _milliseconds(choose: Callable[[Sequence[float]], float], seconds: Sequence[float | None]) -> str:
-    """The chosen one of those that are known; `-` where none is."""
+def _chosen_ms(choose: Callable[[Sequence[float]], float], seconds: Sequence[float | None]) -> float | str:
+    """The chosen one of those that are known."""
     known = [value for value in seconds if value is not None]
-    return f"{1000 * choose(known):.1f}" if known else "-"
+    return shown_ms(choose(known) if known else None)

@@ -32,7 +32,7 @@ class NativeSampler:
         """One token id for each of `draws`, and how probable they were for those that ask."""
         edits = Edits.gather(draws, bits, logits)
         edited = logits if edits is None else edit(logits, edits)
-        rows = b"".join([_row(draw, position) for draw, position in zip(draws, positions, strict=True)])
+        rows = b"".join(map(_row, draws, positions))
         token_ids = self._kernels.draw(edited, rows)
         scored = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
         if not scored:

@@ -3,9 +3,10 @@
 Everything integral of a step travels to the device in one copy, and is cut into views there.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -34,12 +35,12 @@ class PackedStep:
 def pack(plan: StepPlan, layout: CacheLayout, device: torch.device) -> PackedStep:
     """The tensors of `plan` on `device`. Tokens not known yet are packed as 0."""
     chunks = plan.chunks
-    row_starts = tuple(accumulate((chunk.num_tokens for chunk in chunks), initial=0))
+    row_starts = tuple(accumulate([chunk.stop - chunk.start for chunk in chunks], initial=0))
     drawing = tuple(index for index, chunk in enumerate(chunks) if chunk.draw is not None)
     score_ids = [token_id for chunk in chunks for token_id in chunk.score_ids]
     columns = [
         _token_ids(chunks),
-        list(chain.from_iterable(range(chunk.start, chunk.stop) for chunk in chunks)),
+        list(chain.from_iterable([range(chunk.start, chunk.stop) for chunk in chunks])),
         _scored_rows(chunks, row_starts) + [row_starts[index + 1] - 1 for index in drawing],
         score_ids,
     ]
@@ -74,16 +75,19 @@ def pack(plan: StepPlan, layout: CacheLayout, device: torch.device) -> PackedSte
 
 
 def _token_ids(chunks: Sequence[Chunk]) -> list[int]:
-    return list(
-        chain.from_iterable(
-            (*chunk.token_ids, 0) if chunk.takes_last_draw else chunk.token_ids for chunk in chunks
-        )
-    )
+    token_ids: list[int] = []
+    for chunk in chunks:
+        token_ids += chunk.token_ids
+        if chunk.takes_last_draw:
+            token_ids.append(0)
+    return token_ids
 
 
 def _scored_rows(chunks: Sequence[Chunk], row_starts: Sequence[int]) -> list[int]:
     rows: list[int] = []
     for chunk, row_start in zip(chunks, row_starts, strict=False):
+        if not chunk.score_ids:
+            continue
         first = row_start + chunk.score_from - chunk.start
         rows += range(first, first + len(chunk.score_ids))
     return rows
@@ -92,10 +96,14 @@ def _scored_rows(chunks: Sequence[Chunk], row_starts: Sequence[int]) -> list[int
 def _slots(chunks: Sequence[Chunk], group: int, block_size: int) -> list[int]:
     slots: list[int] = []
     for chunk in chunks:
-        table = chunk.tables[group]
-        for position in range(chunk.start, chunk.stop):
-            block_id = table.block_ids[position // block_size - table.first_block]
-            slots.append(block_id * block_size + position % block_size)
+        first_block, block_ids = chunk.tables[group]
+        position = chunk.start
+        while position < chunk.stop:  # a block at a time
+            number, offset = divmod(position, block_size)
+            first_slot = block_ids[number - first_block] * block_size + offset
+            num_slots = min(block_size - offset, chunk.stop - position)
+            slots += range(first_slot, first_slot + num_slots)
+            position += num_slots
     return slots
 
 
@@ -108,13 +116,12 @@ def _padded_tables(chunks: Sequence[Chunk], group: int, width: int) -> list[int]
     return padded
 
 
-def _to_device(columns: list[list[int]], device: torch.device) -> list[Tensor]:
+def _to_device(columns: list[list[int]], device: torch.device) -> Sequence[Tensor]:
     """One tensor per column, views of one buffer that crossed to the device at once."""
-    packed = torch.tensor(list(chain.from_iterable(columns)), dtype=torch.int64)
+    packed = torch.frombuffer(array("q", chain.from_iterable(columns)), dtype=torch.int64)
     if device.type == "cuda":
         packed = packed.pin_memory().to(device, non_blocking=True)
-    bounds = list(accumulate((len(column) for column in columns), initial=0))
-    return [packed[start:stop] for start, stop in pairwise(bounds)]
+    return packed.split_with_sizes([len(column) for column in columns])
 
 
 def _group_batch(

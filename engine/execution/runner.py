@@ -3,7 +3,7 @@
 It knows no queue and no request: what it is told about a sequence is in the plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +21,7 @@ from engine.execution.pack import PackedStep, pack
 from engine.execution.sampler import Sampler, TorchSampler
 from engine.execution.scoring import Row, ScoredRows, to_token_scores
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
-from engine.token_scores import TokenScores
+from engine.token_scores import NO_SCORES, TokenScores
 
 # Rows of logits that exist at once: a long scored prompt costs no vocabulary-sized memory per token.
 HEAD_TILE_ROWS = 64
@@ -82,16 +82,21 @@ class ModelRunner:
         self._last: Step | None = None  # the step begun last, whose draws the next one may take
 
     def begin(self, plan: StepPlan) -> Step:
-        """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
-        filling = self._begin_masks(plan)
-        with torch.inference_mode(), _device_errors():
+        """Compute the step; on a GPU, enqueue it. Raises what torch raises.
+
+        No parameter asks for a gradient, so torch needs no telling not to keep one.
+        """
+        shares_cores = self._device.type == "cpu"  # there the model would wait for the masks' thread
+        filling = None if shares_cores else self._begin_masks(plan)
+        with _device_errors():
             packed = pack(plan, self._layout, self._device)
             if packed.taken:
                 self._put_last_draws(packed)
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
-            scored = self._score(plan, packed, hidden[: packed.num_scored])
+            scored = self._score(plan, packed, hidden) if packed.num_scored else ()
+            filling = self._begin_masks(plan) if shares_cores else filling
             bits = None if filling is None else filling.result()
-            token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :], bits)
+            token_ids, drawn = self._draw(plan, packed, hidden, bits)
         step = Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
         self._last = step
         return step
@@ -103,12 +108,14 @@ class ModelRunner:
             token_ids: list[int] = handle.token_ids.tolist()
             drawn = [row for tile in handle.drawn for row in tile.to_rows()]
             scored = [row for tile in handle.scored for row in tile.to_rows()]
-        tokens = dict(zip(handle.drawing, token_ids, strict=True))
         chunks = handle.plan.chunks
+        tokens: list[tuple[int, ...]] = [()] * len(chunks)
+        for index, token_id in zip(handle.drawing, token_ids, strict=True):
+            tokens[index] = (token_id,)
         return StepResult(
-            token_ids=tuple((tokens[index],) if index in tokens else () for index in range(len(chunks))),
-            logprobs=_shares(drawn, [_num_drawn(chunk) for chunk in chunks]),
-            scores=_shares(scored, [(len(chunk.score_ids), chunk.num_score_top) for chunk in chunks]),
+            token_ids=tuple(tokens),
+            logprobs=_shares(drawn, chunks, _num_drawn),
+            scores=_shares(scored, chunks, _num_scored),
         )
 
     def _put_last_draws(self, packed: PackedStep) -> None:
@@ -131,10 +138,12 @@ class ModelRunner:
 
     def _score(self, plan: StepPlan, packed: PackedStep, hidden: Tensor) -> tuple[ScoredRows, ...]:
         """Log-probability of one given token per row, a tile of rows at a time."""
-        if not packed.num_scored:
-            return ()
         num_top = max(chunk.num_score_top for chunk in plan.chunks)
-        tiles = [slice(first, first + HEAD_TILE_ROWS) for first in range(0, len(hidden), HEAD_TILE_ROWS)]
+        num_rows = packed.num_scored
+        tiles = [
+            slice(first, min(num_rows, first + HEAD_TILE_ROWS))
+            for first in range(0, num_rows, HEAD_TILE_ROWS)
+        ]
         return tuple(
             self._sampler.score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top)
             for tile in tiles
@@ -149,7 +158,10 @@ class ModelRunner:
         scored: list[ScoredRows] = []
         for first in range(0, len(packed.drawing), HEAD_TILE_ROWS):
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
-            logits = self._model.logits(hidden[first : first + len(chunks)])  # [tile, V]
+            start = packed.num_scored + first
+            is_part = len(chunks) < hidden.shape[0]  # seldom, and a view of all would cost for nothing
+            tile = hidden[start : start + len(chunks)] if is_part else hidden
+            logits = self._model.logits(tile)  # [tile, V]
             draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
             first_masked, num_masked = num_masked, num_masked + sum(draw.is_masked for draw in draws)
             own_bits = (
@@ -160,7 +172,7 @@ class ModelRunner:
             scored += () if own is None else (own,)
         if not token_ids:
             return packed.score_ids.new_zeros(0), ()
-        return torch.cat(token_ids), tuple(scored)
+        return token_ids[0] if len(token_ids) == 1 else torch.cat(token_ids), tuple(scored)
 
 
 def _num_drawn(chunk: Chunk) -> tuple[int, int]:
@@ -170,10 +182,20 @@ def _num_drawn(chunk: Chunk) -> tuple[int, int]:
     return 1, chunk.draw.sampling.num_top_logprobs
 
 
-def _shares(rows: Sequence[Row], sizes: Sequence[tuple[int, int]]) -> tuple[TokenScores, ...]:
-    """Each chunk's rows of all chunks' rows; `sizes` are (rows, alternatives) of each."""
+def _num_scored(chunk: Chunk) -> tuple[int, int]:
+    """How many scored prompt tokens a chunk has, and with how many alternatives."""
+    return len(chunk.score_ids), chunk.num_score_top
+
+
+def _shares(
+    rows: Sequence[Row], chunks: Sequence[Chunk], size_of: Callable[[Chunk], tuple[int, int]]
+) -> tuple[TokenScores, ...]:
+    """Each chunk's rows of all chunks' rows; `size_of` tells (rows, alternatives) of one."""
+    if not rows:
+        return (NO_SCORES,) * len(chunks)
     shares, first = [], 0
-    for num_rows, num_top in sizes:
+    for chunk in chunks:
+        num_rows, num_top = size_of(chunk)
         shares.append(to_token_scores(rows[first : first + num_rows], num_top))
         first += num_rows
     return tuple(shares)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.execution.history import completing_ids, count_tokens, repetition_run_penalties
-from engine.execution.logits import Entries, RowMasks
+from engine.execution.logits import Entries, unset_entries
 from engine.execution.philox import uniforms
 from engine.plan import Draw
 from engine.request import SamplingParams
@@ -27,7 +27,7 @@ XTC_LANE = 1  # of the random numbers of a draw; the token itself is drawn with 
 class Edits:
     """The single entries of logits `[R, V]` that are changed before anything is drawn."""
 
-    masks: RowMasks | None
+    unset: Tensor | None  # [R, V] bool: what masks leave out
     allowed: Entries | None
     banned: Entries | None
     biases: Entries | None
@@ -38,7 +38,7 @@ class Edits:
     @classmethod
     def gather(cls, draws: Sequence[Draw], bits: Bits | None, like: Tensor) -> "Edits | None":
         """What `draws` ask for, one row each; None if nothing. `bits` has a row for each masked one."""
-        if not any(_edits(draw) for draw in draws):
+        if not any(draw.is_masked or draw.banned_ids or draw.sampling.edits_logits for draw in draws):
             return None
         counted = [
             (row, draw.sampling, count_tokens(draw)) for row, draw in enumerate(draws) if _counts(draw)
@@ -50,7 +50,7 @@ class Edits:
         ]
         masked = [row for row, draw in enumerate(draws) if draw.is_masked]
         return cls(
-            masks=None if bits is None else RowMasks.unpack(masked, bits, like=like),
+            unset=None if bits is None else unset_entries(masked, bits, like=like),
             allowed=_with_zeros([(row, draw.sampling.allowed_ids) for row, draw in enumerate(draws)], like),
             banned=_with_zeros([(row, _banned_ids(draw)) for row, draw in enumerate(draws)], like),
             biases=Entries.gather(
@@ -156,10 +156,6 @@ def _xtc_threshold(
         for own, coin in zip(params, coins(), strict=True)
     ]
     return torch.tensor(thresholds, device=like.device, dtype=like.dtype)
-
-
-def _edits(draw: Draw) -> bool:
-    return bool(draw.is_masked or draw.banned_ids or draw.sampling.edits_logits)
 
 
 def _counts(draw: Draw) -> bool:

@@ -13,6 +13,7 @@ def view_of(sequence: Sequence) -> SequenceView:
     return SequenceView(
         sequence_id=sequence.sequence_id,
         request_id=sequence.request.request_id,
+        caller=sequence.request.caller,
         choice=sequence.choice,
         state=sequence.state.value,
         priority=sequence.request.priority,

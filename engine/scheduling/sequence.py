@@ -65,6 +65,11 @@ class Sequence:
     there when it first ran, and `prefix_report` says why no more; `awaited_hash` is the block that
     another one was computing when it was last looked at; `junction` is where it leaves what was seen
     before. `constraint` is None where any token may be drawn.
+
+    Four things follow from the rest, and are worked out once, since every step asks: the length of
+    the prompt; how many positions are ever computed, which the last token that `max_tokens` allows is
+    not; how many of them the choices of a request share, whole blocks short of the prompt's last
+    token; and the draw of a token that depends on none before.
     """
 
     sequence_id: int
@@ -91,20 +96,28 @@ class Sequence:
     constraint: Constraint | None = field(default=None, repr=False)
     leader: "Sequence | None" = field(default=None, repr=False)
     followers: "list[Sequence]" = field(default_factory=list, repr=False)
+    num_prompt: int = field(init=False)
+    num_computable: int = field(init=False)
+    shared_tokens: int = field(init=False)
+    plain_draw: Draw = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.request.prompt_ids)
+        self.num_computable = self.num_prompt + max(0, self.request.sampling.max_tokens - 1)
+        block_size = self.tables[0].block_size
+        self.shared_tokens = (self.num_prompt - 1) // block_size * block_size
+        self.plain_draw = Draw(sampling=self.request.sampling, choice=self.choice)
 
     @property
     def num_to_plan(self) -> int:
         """Positions that could be computed now: up to the newest token, drawn or being drawn.
 
-        The last token that `max_tokens` allows is never computed, and a token being drawn is waited
-        for where the next draw must know it.
+        A token being drawn is waited for where the next draw must know it.
         """
-        sampling = self.request.sampling
         newest = len(self.token_ids)
-        if self.num_draws_in_flight and not sampling.looks_back:
+        if self.num_draws_in_flight and not self.request.sampling.looks_back:
             newest += self.num_draws_in_flight
-        last = len(self.request.prompt_ids) + max(0, sampling.max_tokens - 1)
-        return min(newest, last) - self.num_planned
+        return (newest if newest < self.num_computable else self.num_computable) - self.num_planned
 
     @property
     def num_uncommitted(self) -> int:
@@ -114,13 +127,7 @@ class Sequence:
     @property
     def num_output_tokens(self) -> int:
         """Tokens generated so far."""
-        return len(self.token_ids) - len(self.request.prompt_ids)
-
-    @property
-    def shared_tokens(self) -> int:
-        """How many positions the choices of a request share: whole blocks, short of the prompt's last token."""
-        block_size = self.tables[0].block_size
-        return (len(self.request.prompt_ids) - 1) // block_size * block_size
+        return len(self.token_ids) - self.num_prompt
 
     @property
     def failure(self) -> EngineError | None:
@@ -164,7 +171,7 @@ class Sequence:
             start=start,
             stop=stop,
             token_ids=tuple(self.token_ids[start:stop]),
-            tables=tuple(table.view() for table in self.tables),
+            tables=tuple([table.view() for table in self.tables]),
             takes_last_draw=stop > len(self.token_ids),
             draw=self._draw(newest, eos_ids) if is_last else None,
             score_from=score_from,
@@ -195,13 +202,11 @@ class Sequence:
         """
         if self.constraint is not None and self.constraint.is_complete:
             return FinishReason.STOP
-        sampling = self.request.sampling
+        sampling, num_output_tokens = self.request.sampling, self.num_output_tokens
         is_end = self.token_ids[-1] in self._ending_ids(eos_ids)
-        if is_end and self.num_output_tokens > sampling.min_tokens:
+        if is_end and num_output_tokens > sampling.min_tokens:
             return FinishReason.STOP
-        if self.num_output_tokens >= sampling.max_tokens:
-            return FinishReason.LENGTH
-        return None
+        return FinishReason.LENGTH if num_output_tokens >= sampling.max_tokens else None
 
     def _ending_ids(self, eos_ids: frozenset[int]) -> frozenset[int]:
         sampling = self.request.sampling
@@ -210,10 +215,10 @@ class Sequence:
 
     def _draw(self, newest: int, eos_ids: frozenset[int]) -> Draw:
         """The draw of the token at position `newest`, with as much of what comes before as it needs."""
-        sampling, num_prompt = self.request.sampling, len(self.request.prompt_ids)
+        sampling, num_prompt = self.request.sampling, self.num_prompt
         banned_ids = self._banned_ids(newest - num_prompt, eos_ids)
         if not banned_ids and not sampling.looks_back:
-            return Draw(sampling=sampling, choice=self.choice)
+            return self.plain_draw
         start = sampling.history_start(num_prompt, newest)
         return Draw(
             sampling=sampling,

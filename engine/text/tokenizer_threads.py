@@ -72,7 +72,7 @@ class TokenizerThreads:
     async def vocabulary(self) -> Vocabulary:
         """The bytes of every token; worked out beside the event loop, after `load` only."""
         assert self.tokenizer is not None
-        return await self.consult(Tokenizer.vocabulary, self.tokenizer.vocab_size + INLINE_CHARACTERS)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.tokenizer.vocabulary)
 
     def close(self) -> None:
         """Take no more work; what is begun still ends. May be called twice."""

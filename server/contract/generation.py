@@ -104,7 +104,18 @@ REQUEST = (
         "Add cache_debug to the answer: how much of the prompt was cached, and why no more.",
         source="ringserve",
     ),
-    works("priority", 1, "Requests with a lower number go first; 0 if left out.", source=PEERS),
+    works(
+        "priority",
+        1,
+        "Of one API key's requests those with a lower number go first, until the others have waited long.",
+        source=PEERS,
+    ),
+    works(
+        "timeout",
+        30,
+        "Seconds until the request, queued or running, ends with a 504; --request-timeout-s bounds it.",
+        source=PEERS,
+    ),
     hint("user", "u-1"),
 )
 

@@ -16,7 +16,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector as PrometheusCollector
 
-from engine import Engine, EngineCounters, EngineState, Health, Histogram, PoolGauges, RequestStats, Stats
+from engine import (
+    Engine,
+    EngineCounters,
+    EngineState,
+    Health,
+    Histogram,
+    PoolGauges,
+    PrefixCounters,
+    RequestStats,
+    Stats,
+)
 from server.metrics.http import HttpTally
 
 PREFIX = "ringserve_"
@@ -112,12 +122,22 @@ def _requests(requests: RequestStats) -> Iterator[Metric]:
 def _steps(counters: EngineCounters) -> Iterator[Metric]:
     yield _counter("preemptions", "Running sequences sent back to the queue.", counters.num_preempted)
     yield _counter("failed_steps", "Steps that could not be computed.", counters.num_failed_steps)
-    queried, hit = counters.num_prefix_queried_tokens, counters.num_prefix_hit_tokens
-    yield _counter("prefix_queried_tokens", "Prompt tokens looked up in the prefix cache.", queried)
-    yield _counter("prefix_hit_tokens", "Of those, found.", hit)
+    yield from _prefix(counters.prefix)
     yield _histogram("step_duration_seconds", "Time to compute a step.", counters.step_s)
     yield _histogram("step_rows", "Sequences in a step.", counters.step_rows)
     yield _histogram("step_tokens", "Tokens computed in a step.", counters.step_tokens)
+
+
+def _prefix(prefix: PrefixCounters) -> Iterator[Metric]:
+    lookups = CounterMetricFamily(
+        f"{PREFIX}prefix_lookups", "Prompts looked up in the prefix cache, by result.", labels=["result"]
+    )
+    for result, count in prefix.num_by_result.items():
+        lookups.add_metric([result], count)
+    yield lookups
+    yield _counter("prefix_queried_tokens", "Prompt tokens looked up in the prefix cache.", prefix.num_tokens)
+    yield _counter("prefix_hit_tokens", "Of those, found.", prefix.num_cached_tokens)
+    yield _counter("evicted_blocks", "Cached blocks taken for something else.", prefix.num_evicted_blocks)
 
 
 def _pool(pool: PoolGauges) -> Iterator[Metric]:

@@ -38,7 +38,7 @@ async def create_chat_completion(
     card = require_card(engine, settings, body.model)
     _check(body, settings)
     prompt_ids = (await render_conversation(engine, settings, body, card.max_context)).token_ids
-    ticket = new_ticket("chatcmpl", card, caller, body.model)
+    ticket = new_ticket("chatcmpl", card, caller, body.model, settings)
     ours = await engine.consult(
         lambda tokenizer: to_request(
             body, prompt_ids, ticket, max_context=card.max_context, encoder=tokenizer

@@ -47,7 +47,7 @@ async def create_completion(
     require_logprobs(settings, limits)
     require_places(settings, len(body.prompts) * body.num_generated)
     prompts = await read_prompts(engine, card, body)
-    ticket = new_ticket("cmpl", card, caller, body.model)
+    ticket = new_ticket("cmpl", card, caller, body.model, settings)
     ours = await engine.consult(partial(to_requests, body, prompts, ticket), body.num_word_characters)
     request.state.streams = streams = await open_streams(engine, ours, grammar_param=body.constraint_param)
     if body.stream:

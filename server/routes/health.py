@@ -1,7 +1,5 @@
 """GET /health says that the server lives, GET /ready that the engine takes requests. Neither needs a key."""
 
-from dataclasses import asdict
-
 from fastapi import APIRouter
 
 from engine import EngineState, Health
@@ -36,5 +34,5 @@ def report_of(health: Health) -> HealthReport:
         detail=health.detail,
         generation=health.generation,
         num_restarts=health.num_restarts,
-        load=LoadReport(**asdict(health.load)),
+        load=LoadReport(**health.load._asdict()),
     )

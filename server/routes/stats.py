@@ -1,15 +1,23 @@
 """GET /stats: what is live in the engine, sequence by sequence, asked of its loop on demand."""
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from engine import EngineCounters, EngineView, Health, PoolGauges, RingView, SequenceView, Stats
+from engine import EngineView, Health, PoolGauges, PrefixCounters, RingView, SequenceView, Stats
 from server.dependencies import CallerDep, EngineDep
 from server.routes.health import report_of
 from server.schemas.common import answers_with
-from server.schemas.stats import PoolReport, PrefixReport, RingReport, SequenceReport, StatsReport
+from server.schemas.stats import (
+    CallerReport,
+    PoolReport,
+    PrefixFigures,
+    RingReport,
+    SequenceReport,
+    StatsReport,
+)
 
 LIMIT_S = 2.0
 
@@ -34,8 +42,9 @@ async def get_stats(
         num_failed_steps=counters.num_failed_steps,
         num_steps=counters.step_s.num_values,
         pool=_pool(stats.pool if view is None else view.stats.pool),
-        prefix_cache=_prefix(counters),
+        prefix_cache=_prefix(counters.prefix),
         open_requests=dict(stats.ages_s),
+        callers={} if view is None else _callers(view),
         sequences=[] if view is None else _sequences(view, stats),
     )
 
@@ -51,9 +60,25 @@ def _pool(pool: PoolGauges) -> PoolReport:
     return PoolReport(**asdict(pool), num_held=pool.num_held)
 
 
-def _prefix(counters: EngineCounters) -> PrefixReport:
-    queried, hit = counters.num_prefix_queried_tokens, counters.num_prefix_hit_tokens
-    return PrefixReport(queried_tokens=queried, hit_tokens=hit, hit_rate=hit / queried if queried else None)
+def _prefix(prefix: PrefixCounters) -> PrefixFigures:
+    queried, hit = prefix.num_tokens, prefix.num_cached_tokens
+    return PrefixFigures(
+        queried_tokens=queried,
+        hit_tokens=hit,
+        hit_rate=hit / queried if queried else None,
+        lookups=prefix.num_by_result,
+        num_evicted_blocks=prefix.num_evicted_blocks,
+        num_cleared_blocks=prefix.num_cleared_blocks,
+    )
+
+
+def _callers(view: EngineView) -> dict[str, CallerReport]:
+    """How many sequences each caller has, by its name."""
+    states = Counter((sequence.caller, sequence.state) for sequence in view.sequences)
+    return {
+        name: CallerReport(num_running=states[name, "running"], num_waiting=states[name, "waiting"])
+        for name in sorted({caller for caller, _ in states})
+    }
 
 
 def _sequences(view: EngineView, stats: Stats) -> list[SequenceReport]:
@@ -64,6 +89,7 @@ def _sequence(sequence: SequenceView, age_s: float | None) -> SequenceReport:
     return SequenceReport(
         sequence_id=sequence.sequence_id,
         request_id=sequence.request_id,
+        caller=sequence.caller,
         choice=sequence.choice,
         state=sequence.state,
         priority=sequence.priority,

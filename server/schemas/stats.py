@@ -16,12 +16,18 @@ class PoolReport(BaseModel):
     sequence_blocks_bound: int
 
 
-class PrefixReport(BaseModel):
-    """The prefix cache since the server started; `hit_rate` is null before the first look-up."""
+class PrefixFigures(BaseModel):
+    """The prefix cache since the server started; `hit_rate` is null before the first lookup.
+
+    `lookups` counts prompts by result: `complete`, or why no more of them was found.
+    """
 
     queried_tokens: int
     hit_tokens: int
     hit_rate: float | None
+    lookups: dict[str, int]
+    num_evicted_blocks: int
+    num_cleared_blocks: int
 
 
 class RingReport(BaseModel):
@@ -34,11 +40,19 @@ class RingReport(BaseModel):
     max_entries: int
 
 
+class CallerReport(BaseModel):
+    """How many sequences of one caller are live."""
+
+    num_running: int
+    num_waiting: int
+
+
 class SequenceReport(BaseModel):
     """A sequence that runs or waits. `age_s` is null where its request has ended meanwhile."""
 
     sequence_id: int
     request_id: str
+    caller: str
     choice: int
     state: str
     priority: int
@@ -67,6 +81,7 @@ class StatsReport(BaseModel):
     num_failed_steps: int
     num_steps: int
     pool: PoolReport
-    prefix_cache: PrefixReport
+    prefix_cache: PrefixFigures
     open_requests: dict[str, float] = Field(description="Age in seconds of each open request, by its id.")
+    callers: dict[str, CallerReport] = Field(description="By the caller's name: a digest of its key.")
     sequences: list[SequenceReport]

@@ -5,6 +5,7 @@ answer has one for each token, and only a few fields differ between them.
 """
 
 from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii
 
 from openai.types.chat import ChatCompletionMessage, ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import ChoiceLogprobs
@@ -21,7 +22,7 @@ from server.translate.generation import (
     sse_event,
     usage_member,
 )
-from server.translate.logprobs import chat_logprob, prompt_logprobs
+from server.translate.logprobs import chat_logprob, chat_logprob_json, prompt_logprobs
 from server.translate.room import Room
 from server.translate.sampling import Encoder, Wanted, to_sampling
 
@@ -105,7 +106,9 @@ def to_request(
         sampling=to_sampling(body, wanted, encoder),
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
+        caller=ticket.caller,
         priority=body.priority or 0,
+        timeout_s=ticket.timeout_s(body.timeout),
         cache_salt=body.cache_salt or "",
         wants_prefix_report=bool(body.cache_debug),
     )
@@ -134,13 +137,13 @@ class ChatChunks:
         if event.choice not in self._begun:
             self._begun.add(event.choice)
             begun = _choice(event.choice, {"role": "assistant", "content": "", "refusal": None}, None)
-            chunks = self._chunk(begun, self._of_prompt(event))
+            chunks = self._chunk(encode_json(begun), self._of_prompt(event))
         elif event.prefix_report or (event.prompt_logprobs and self._body.prompt_logprobs is not None):
-            chunks = self._chunk(_choice(event.choice, {}, None), self._of_prompt(event))
+            chunks = self._chunk(encode_json(_choice(event.choice, {}, None)), self._of_prompt(event))
         if event.text or (self._has_token_ids and event.token_ids) or (self._has_logprobs and event.logprobs):
             chunks += self._chunk(self._text(event))
         if event.finish_reason is not None:
-            chunks += self._chunk(_choice(event.choice, {}, event.finish_reason.value))
+            chunks += self._chunk(encode_json(_choice(event.choice, {}, event.finish_reason.value)))
         return chunks
 
     def end(self) -> bytes:
@@ -162,17 +165,22 @@ class ChatChunks:
             told += f',"cache_debug":{encode_json(cache_debug(event.prefix_report).model_dump())}'
         return told
 
-    def _text(self, event: TokenEvent) -> dict[str, object]:
-        choice = _choice(event.choice, {"content": event.text}, None)
+    def _text(self, event: TokenEvent) -> str:
+        """The choice of a chunk of text, written directly: there is one for each token."""
+        logprobs, token_ids = "null", ""
         if self._has_logprobs:
-            choice["logprobs"] = {"content": list(map(chat_logprob, event.logprobs)), "refusal": None}
+            told = ",".join(map(chat_logprob_json, event.logprobs))
+            logprobs = f'{{"content":[{told}],"refusal":null}}'
         if self._has_token_ids:
-            choice["token_ids"] = list(event.token_ids)
-        return choice
+            token_ids = f',"token_ids":[{",".join(map(str, event.token_ids))}]'
+        return (
+            f'{{"index":{event.choice},"delta":{{"content":{encode_basestring_ascii(event.text)}}},'
+            f'"logprobs":{logprobs},"finish_reason":null{token_ids}}}'
+        )
 
-    def _chunk(self, choice: dict[str, object], more: str = "") -> bytes:
+    def _chunk(self, choice: str, more: str = "") -> bytes:
         usage = usage_member(self._tally) if self._has_running_usage else self._usage
-        return sse_event(f"{self._opening}{encode_json(choice)}]{usage}{more}}}")
+        return sse_event(f"{self._opening}{choice}]{usage}{more}}}")
 
 
 class ChatFold:

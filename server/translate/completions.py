@@ -56,7 +56,9 @@ def to_requests(
             sampling=sampling_of(index, prompt),
             num_choices=body.num_generated,
             arrival_s=ticket.created_s,
+            caller=ticket.caller,
             priority=body.priority or 0,
+            timeout_s=ticket.timeout_s(body.timeout),
             cache_salt=body.cache_salt or "",
             wants_prefix_report=bool(body.cache_debug),
         )

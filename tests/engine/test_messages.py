@@ -1,5 +1,5 @@
 import pickle
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 
 import pytest
 
@@ -117,7 +117,7 @@ def test_a_message_survives_pickling_and_compares_equal(message: object):
 
 @pytest.mark.parametrize("message", [*EVERY_MESSAGE, CARD, LOAD], ids=[*IDS, "ModelCard", "Load"])
 def test_a_message_is_frozen_and_slotted(message: object):
-    assert type(message).__dataclass_params__.frozen
+    assert isinstance(message, tuple) or type(message).__dataclass_params__.frozen
     assert not hasattr(message, "__dict__")
 
 
@@ -139,8 +139,11 @@ def test_news_of_a_full_step_takes_a_few_bytes_per_row():
 
 
 def test_everything_in_the_module_that_is_a_record_is_plain_data():
-    records = [kind for kind in vars(messages).values() if isinstance(kind, type) and is_dataclass(kind)]
+    kinds = [kind for kind in vars(messages).values() if isinstance(kind, type)]
+    own = [kind for kind in kinds if kind.__module__ == messages.__name__]
 
-    own = [kind for kind in records if kind.__module__ == messages.__name__]
-    assert all("Tensor" not in str(field.type) for kind in own for field in fields(kind))
+    assert all(is_dataclass(kind) or issubclass(kind, tuple) for kind in own)
+    assert all(
+        "Tensor" not in str(annotation) for kind in own for annotation in kind.__annotations__.values()
+    )
     assert len(own) == len(EVERY_MESSAGE) + 2

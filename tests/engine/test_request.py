@@ -115,8 +115,10 @@ def test_only_temperature_zero_is_greedy(temperature: float, is_greedy: bool):
         ({"num_choices": 0}, "n"),
         ({"num_choices": MAX_CHOICES + 1}, "n"),
         ({"priority": MAX_PRIORITY + 1}, "priority"),
+        ({"timeout_s": 0.0}, "timeout"),
+        ({"timeout_s": float("inf")}, "timeout"),
     ],
-    ids=["no prompt", "no choices", "too many choices", "priority"],
+    ids=["no prompt", "no choices", "too many choices", "priority", "no time", "endless time"],
 )
 def test_a_request_that_makes_no_sense_is_the_callers_mistake(fields: dict[str, object], param: str):
     with pytest.raises(RequestError) as caught:

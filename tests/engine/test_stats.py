@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from engine.prefix_report import PrefixCounters
 from engine.stats import EngineCounters, EngineStats, Histogram, PoolGauges, RingView, SequenceView, Tally
 
 BOUNDS = (1.0, 2.0)
@@ -45,11 +46,11 @@ def test_histograms_add_up():
 
 
 def test_counters_add_up_field_by_field():
-    first = EngineCounters(num_preempted=1, num_failed_steps=2, num_prefix_queried_tokens=3)
-    second = EngineCounters(num_preempted=10, num_prefix_queried_tokens=20, num_prefix_hit_tokens=5)
+    first = EngineCounters(num_preempted=1, num_failed_steps=2, prefix=PrefixCounters(num_tokens=3))
+    second = EngineCounters(num_preempted=10, prefix=PrefixCounters(num_tokens=20, num_differs=5))
 
     assert first + second == EngineCounters(
-        num_preempted=11, num_failed_steps=2, num_prefix_queried_tokens=23, num_prefix_hit_tokens=5
+        num_preempted=11, num_failed_steps=2, prefix=PrefixCounters(num_tokens=23, num_differs=5)
     )
 
 
@@ -62,6 +63,7 @@ def test_blocks_are_counted_over_all_rings():
     view = SequenceView(
         sequence_id=1,
         request_id="a",
+        caller="key-1",
         choice=0,
         state="running",
         priority=0,

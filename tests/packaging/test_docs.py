@@ -17,8 +17,9 @@ import yaml
 from benchmarks.load.__main__ import parser as load_parser
 from benchmarks.side_by_side.__main__ import parser as side_by_side_parser
 from benchmarks.side_by_side.servers import Contestant, read_presets
+from benchmarks.window_bound import parser as window_bound_parser
 from engine import ConfigError
-from server.settings import ENV_PREFIX, ChatSettings, PullSettings, Settings
+from server.settings import ENV_PREFIX, ChatSettings, PullSettings, SelftestSettings, Settings
 from tests.architecture.routes import routes
 from tests.architecture.source_tree import ROOT, expect_none, read_tree
 from tests.packaging.documents import Command, Page, read_commands
@@ -28,9 +29,11 @@ PAGES = tuple(
     Page(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 )
-SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings}
+SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings, "selftest": SelftestSettings}
 IMAGE = "ringserve"
-MODULES = frozenset({"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side"})
+MODULES = frozenset(
+    {"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side", "benchmarks.window_bound"}
+)
 HARMLESS = frozenset({"cd", "git", "pip", "ruff", "mypy"})
 DOCKER_VALUES = frozenset({"-p", "-e", "-v", "--gpus", "--name", "--target", "-t"})
 SERVED_BESIDES = frozenset({"GET /openapi.json", "GET /docs"})
@@ -145,6 +148,8 @@ def python_complaints(words: tuple[str, ...]) -> Iterator[str]:
     elif words[1] == "benchmarks.side_by_side":
         yield from parse_complaints(side_by_side_parser(), words[2:])
         yield from contestant_complaints(words[2:])
+    elif words[1] == "benchmarks.window_bound":
+        yield from parse_complaints(window_bound_parser(), words[2:])
     elif words[1] == "pytest":
         paths = [word.split("::")[0] for word in words[2:] if "/" in word]
         yield from (f"{path} is not there" for path in paths if not (ROOT / path).exists())

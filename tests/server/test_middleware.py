@@ -8,6 +8,8 @@ import pytest
 
 from engine import EngineState
 from server.app import create_app
+from server.metrics.http import HttpTally
+from server.middleware import RequestId
 from server.settings import Settings
 from tests.support.bodies import CHAT, CHAT_PATH, COMPLETION, COMPLETION_PATH
 from tests.support.fake_engine import FakeEngine
@@ -315,3 +317,21 @@ async def test_a_caller_is_refused_before_anything_is_told(client_for, engine):
         answer = await client.post(CHAT_PATH, json=CHAT)
 
     assert answer.status_code == 401
+
+
+async def test_an_observer_that_fails_is_logged_and_hurts_no_request(caplog):
+    async def answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    def fail(answered):
+        raise RuntimeError("a bug")
+
+    seen = []
+    app = RequestId(answer, HttpTally(), [fail, seen.append])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        answer = await client.get("/x", headers={"traceparent": "00-aa-bb-01"})
+
+    assert answer.status_code == 204
+    assert "a bug" in caplog.text
+    assert [(found.status, found.trace_headers) for found in seen] == [(204, {"traceparent": "00-aa-bb-01"})]

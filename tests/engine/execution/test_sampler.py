@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -293,3 +294,15 @@ def test_dry_takes_nothing_over_a_breaker():
     assert probabilities(history=history, **own)[1] < 0.25
     assert probabilities(history=history, **own, dry_sequence_breaker_ids=((6,),))[1] == pytest.approx(0.25)
     assert probabilities(history=history, **own, dry_sequence_breaker_ids=((5,),))[1] == pytest.approx(0.25)
+
+
+def test_a_mask_holds_against_allowed_tokens_and_bans_which_give_way():
+    draws = [
+        Draw(sampling=SamplingParams(max_tokens=1, seed=0, temperature=0.0, **own), choice=0, is_masked=True)
+        for own in ({}, {"allowed_ids": (1,)}, {"bad_words_ids": ((2,),)}, {"logit_bias": ((1, 100.0),)})
+    ]
+    logits = torch.tensor([[5.0, 6.0, 1.0, 0.0]]).repeat(4, 1)
+    bits = np.full((4, 1), 0b0100, dtype=np.int32)
+
+    token_ids, _ = sample(logits, SamplingRows.gather(draws, [0] * 4, like=logits, bits=bits))
+    assert token_ids.tolist() == [2] * 4

@@ -221,3 +221,11 @@ def test_other_threads_go_on_while_long_text_is_encoded(tiny: Tokenizer) -> None
 def test_a_text_without_tokens_starts_with_the_models_own(tiny: Tokenizer, sentencepiece: Tokenizer) -> None:
     assert tiny.start_id == BOS_ID
     assert sentencepiece.start_id == 1
+
+
+def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(tiny: Tokenizer) -> None:
+    vocabulary = tiny.vocabulary()
+
+    assert len(vocabulary.token_bytes) == tiny.vocab_size
+    assert all(tiny.token_bytes(token_id) == own for token_id, own in enumerate(vocabulary.token_bytes))
+    assert set(vocabulary.special_ids) == tiny.special_ids

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine import EngineCounters, EngineState, Histogram, PoolGauges, RequestStats
+from engine import EngineCounters, EngineState, Histogram, PoolGauges, PrefixCounters, RequestStats
 from server.metrics.collector import Collector
 from server.metrics.http import HttpTally
 from tests.server.test_observation import answered
@@ -20,8 +20,7 @@ def figures():
         counters=EngineCounters(
             num_preempted=3,
             num_failed_steps=1,
-            num_prefix_queried_tokens=100,
-            num_prefix_hit_tokens=64,
+            prefix=PrefixCounters(num_tokens=100, num_cached_tokens=64, num_complete=3, num_differs=2),
             step_s=STEPS,
         ),
         pool=PoolGauges(
@@ -55,6 +54,10 @@ def samples(collector: Collector) -> dict[tuple[str, ...], float]:
         (("ringserve_failed_steps_total",), 1),
         (("ringserve_prefix_queried_tokens_total",), 100),
         (("ringserve_prefix_hit_tokens_total",), 64),
+        (("ringserve_prefix_lookups_total", "result=complete"), 3),
+        (("ringserve_prefix_lookups_total", "result=differs"), 2),
+        (("ringserve_prefix_lookups_total", "result=evicted"), 0),
+        (("ringserve_evicted_blocks_total",), 0),
         (("ringserve_pool_blocks", "state=free"), 30),
         (("ringserve_pool_blocks", "state=evictable"), 4),
         (("ringserve_pool_blocks", "state=held"), 30),

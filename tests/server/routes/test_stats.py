@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from engine import EngineCounters, EngineState, EngineView, PoolGauges, RingView, SequenceView
+from engine import EngineCounters, EngineState, EngineView, PoolGauges, PrefixCounters, RingView, SequenceView
 from tests.support.bodies import CHAT, CHAT_PATH
 
 pytestmark = pytest.mark.anyio
@@ -9,6 +11,7 @@ RING = RingView(window=8, block_ids=(5, 2), base=8, length=7, max_blocks=4)
 SEQUENCE = SequenceView(
     sequence_id=256,
     request_id="chatcmpl-1",
+    caller="key-1",
     choice=0,
     state="running",
     priority=0,
@@ -60,7 +63,7 @@ async def test_an_engine_that_is_not_ready_says_why(client, engine):
 
 @pytest.mark.parametrize(("queried", "rate"), [(0, None), (80, 0.25)])
 async def test_the_hit_rate_is_told_once_there_were_look_ups(client, engine, queried, rate):
-    engine.counters = EngineCounters(num_prefix_queried_tokens=queried, num_prefix_hit_tokens=20)
+    engine.counters = EngineCounters(prefix=PrefixCounters(num_tokens=queried, num_cached_tokens=20))
 
     assert (await client.get("/stats")).json()["prefix_cache"]["hit_rate"] == rate
 
@@ -75,3 +78,13 @@ async def test_nothing_of_a_prompt_is_told(client, engine):
     await client.post(CHAT_PATH, json=CHAT)
 
     assert "token_ids" not in (await client.get("/stats")).text
+
+
+async def test_each_callers_sequences_are_counted(client, engine):
+    changes = [{}, {"state": "waiting"}, {"state": "waiting"}, {"caller": "key-2"}]
+    engine.view = EngineView(sequences=tuple(replace(SEQUENCE, **change) for change in changes))
+
+    assert (await client.get("/stats")).json()["callers"] == {
+        "key-1": {"num_running": 1, "num_waiting": 2},
+        "key-2": {"num_running": 1, "num_waiting": 0},
+    }
