@@ -45,13 +45,15 @@ class ChatOptions:
 
     `add_generation_prompt` opens the assistant's answer; `continue_final_message` leaves the last
     message open instead, so that it is gone on with. `add_special_tokens` puts the model's own
-    tokens around what the template wrote. `variables` are further names for the template.
+    tokens around what the template wrote. `variables` are further names for the template. `tools` are
+    the functions that the model may call, as OpenAI writes them.
     """
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
     variables: Mapping[str, object] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, object]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +67,20 @@ class RenderedChat:
 class ChatTemplate:
     """Turns messages into the text that the model was trained to continue.
 
-    `variables` are the names that the template reads, those that are always given left out.
+    `source` is its text. `variables` are the names that it reads, those that are always given left
+    out; `reads_tools` says whether it shows the model what may be called.
     """
 
     def __init__(
-        self, template: Template, special_tokens: Mapping[str, str], variables: frozenset[str]
+        self,
+        template: Template,
+        special_tokens: Mapping[str, str],
+        variables: frozenset[str],
+        source: str = "",
     ) -> None:
         self._template = template
+        self.source = source
+        self.reads_tools = "tools" in variables
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
         self.variables = variables - OWN_VARIABLES - set(special_tokens)
 
@@ -95,7 +104,7 @@ class ChatTemplate:
         try:
             names = meta.find_undeclared_variables(environment.parse(source))
             known = frozenset(names - environment.globals.keys())
-            return cls(environment.from_string(source), special_tokens, known)
+            return cls(environment.from_string(source), special_tokens, known, source)
         except TemplateError as error:
             raise CheckpointError(f"the checkpoint's chat template is malformed: {error}") from error
 
@@ -114,7 +123,7 @@ class ChatTemplate:
                     **options.variables,
                     **self._special_tokens,
                     "messages": given,
-                    "tools": None,
+                    "tools": [dict(tool) for tool in options.tools] or None,
                     "documents": None,
                     "add_generation_prompt": options.add_generation_prompt
                     and not options.continue_final_message,

@@ -60,7 +60,8 @@ class TokenizerThreads:
         """The prompt that `messages` make; after `load` only."""
         assert self.tokenizer is not None
         work = partial(self.tokenizer.render_chat, messages, options)
-        return work() if _num_characters(messages) <= INLINE_CHARACTERS else await self._on_thread(work)
+        is_short = _num_characters(messages) <= INLINE_CHARACTERS and not (options and options.tools)
+        return work() if is_short else await self._on_thread(work)
 
     def close(self) -> None:
         """Take no more work; what is begun still ends. May be called twice."""

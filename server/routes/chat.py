@@ -11,12 +11,13 @@ from server.answering import (
     require_places,
 )
 from server.dependencies import CallerDep, EngineDep, SettingsDep
-from server.prompting import render_conversation
+from server.prompting import dialect_of, render_conversation
 from server.schemas.chat import ChatAnswer, ChatChunk, ChatCompletionRequest
 from server.schemas.common import answers_with
 from server.schemas.tokens import RenderedPrompt
 from server.sse import TokenEventResponse
 from server.streams import open_streams
+from server.translate.call_plan import plan_calls
 from server.translate.chat import ChatChunks, ChatFold, to_request
 
 MAX_TOP_LOGPROBS = 20
@@ -37,13 +38,15 @@ async def create_chat_completion(
     """Answer a conversation, whole or as server-sent events."""
     card = require_card(engine, settings, body.model)
     _check(body, settings)
-    prompt_ids = (await render_conversation(engine, settings, body)).token_ids
+    rendered = await render_conversation(engine, settings, body)
+    prompt_ids, plan, dialect = rendered.token_ids, plan_calls(body), dialect_of(engine, settings)
+    rules = dialect.answer_rules(plan, rendered.text)
     ticket = new_ticket("chatcmpl", card, caller, body.model)
     ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=engine.tokenizer)
-    streams = await open_streams(engine, [ours])
+    streams = await open_streams(engine, [dialect.applied(ours, plan, rendered.text)])
     if body.stream:
-        return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids), caller.request_id)
-    return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids))
+        return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids, rules), caller.request_id)
+    return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids, rules))
 
 
 @router.post("/v1/chat/completions/render", responses=answers_with())

@@ -5,7 +5,8 @@ import pytest
 
 from engine import FinishReason, RequestError
 from server.schemas.chat import ChatChunk, ChatCompletionRequest
-from server.translate.chat import ChatChunks, ChatFold, to_messages, to_request
+from server.translate.chat import ChatChunks, ChatFold, to_request
+from server.translate.messages import to_messages
 from server.translate.generation import Ticket
 from tests.server.translate.test_generation import event, plain_usage
 from tests.support.fake_engine import FakeTokenizer, scored
