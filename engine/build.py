@@ -14,7 +14,7 @@ from engine.cache.store import CacheStore
 from engine.config import EngineConfig
 from engine.execution.device import cache_bytes, choose_device, choose_dtype, requested_dtype, set_cpu_threads
 from engine.execution.runner import Model, ModelRunner
-from engine.intake import Intake
+from engine.intake import Intake, IntakeRules
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.ops import native_ops, select_native, select_ops
 from engine.layers.kit import LayerKit
@@ -27,6 +27,8 @@ from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.outbox import Outbox
 from engine.scheduling.scheduler import Scheduler
+from engine.structured.compiler import ModelTokens
+from engine.structured.mask import MaskTable
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +72,14 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
-    intake = Intake(
-        receive,
-        outbox.put,
-        layout,
-        spec.vocab_size,
+    masks = MaskTable()
+    rules = IntakeRules(
+        layout=layout,
+        tokens=ModelTokens(vocab_size=spec.vocab_size, eos_ids=spec.eos_ids),
         has_prefix_cache=config.cache.has_prefix_cache,
     )
-    runner = ModelRunner(kernels.model(decoder), store, layout, device)
+    intake = Intake(receive, outbox.put, rules, masks, num_threads=num_threads)
+    runner = ModelRunner(kernels.model(decoder), store, layout, device, masks)
     parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
     return BuiltEngine(
         loop=StepLoop(parts, config.scheduling.steps_in_flight),

@@ -85,6 +85,7 @@ class Engine:
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)
         self._loading: asyncio.Task[None] | None = None
         self._closing: EngineState | None = None
+        self._supplied_generation = 0
         self._change = asyncio.Event()
 
     @property
@@ -194,12 +195,22 @@ class Engine:
         texts = [ChoiceText(tokenizer, rules) for _ in range(request.num_choices)]
         opened = self._requests.open(request, texts, self._supervisor.post)
         try:
+            if request.sampling.grammar:
+                await self._supply_vocabulary()
             await self._supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
             await opened.wait_accepted()
         except BaseException:
             await opened.stream.aclose()
             raise
         return opened.stream
+
+    async def _supply_vocabulary(self) -> None:
+        """Tell the engine process what tokens spell, once to each: before its first grammar."""
+        while self._supplied_generation != self._supervisor.status.generation:
+            vocabulary = await self._text.vocabulary()
+            if self._supplied_generation != self._supervisor.status.generation:
+                self._supplied_generation = self._supervisor.status.generation
+                await self._supervisor.send(vocabulary)
 
     def _refuse_misfit(self, request: Request, card: ModelCard) -> None:
         """RequestError for what this model, or one request at a time, can never do."""

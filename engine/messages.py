@@ -3,12 +3,13 @@
 All are frozen, survive pickling and compare equal. A channel belongs to exactly one engine
 process, so a late message of a dead one has no channel to arrive on, and none carries a generation.
 
-To the engine:   Configure first; then Submit, Abort, Finish; Drain before the end.
+To the engine:   Configure first; then Submit, Abort, Finish; Drain before the end. A Vocabulary comes
+                 before the first Submit with a grammar.
 To the server:   Loading until Ready (or Failed); then Accepted or Refused for each Submit;
                  Updates after a step, Pulse when there is nothing to tell; Drained.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
@@ -49,6 +50,17 @@ class Finish:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Accept nothing more, finish what is under way, then say Drained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """The exact bytes of every token, in order of ids, and which of them are no text.
+
+    The engine process has no tokenizer; only grammars need to know what tokens spell.
+    """
+
+    token_bytes: tuple[bytes, ...] = field(repr=False)
+    special_ids: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,5 +177,5 @@ class Drained:
     """Nothing is under way any more, and nothing new is accepted."""
 
 
-ToEngine = Configure | Submit | Abort | Finish | Drain
+ToEngine = Configure | Vocabulary | Submit | Abort | Finish | Drain
 ToServer = Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | Drained

@@ -29,13 +29,15 @@ class Draw:
     """Sample one token from the chunk's last row.
 
     The random numbers are a function of seed, choice and the new token's position alone.
-    `banned_ids` may not be drawn this time. `history` is empty unless the draw depends on the tokens
+    `banned_ids` may not be drawn this time, and where it `is_masked`, only what the mask of its sequence
+    allows; whoever computes the plan is given those masks. `history` is empty unless the draw depends on the tokens
     before: then it is as many of the newest ones as it needs, of which the first `num_prompt` belong
     to the prompt.
     """
 
     sampling: SamplingParams
     choice: int
+    is_masked: bool = False
     banned_ids: tuple[int, ...] = ()
     history: tuple[int, ...] = ()
     num_prompt: int = 0

@@ -155,7 +155,8 @@ class SamplingParams:
         if len(self.grammar) > MAX_GRAMMAR_CHARS:
             raise RequestError(
                 f"the constraint on the output is a grammar of {len(self.grammar)} characters; "
-                f"at most {MAX_GRAMMAR_CHARS} are taken"
+                f"at most {MAX_GRAMMAR_CHARS} are taken",
+                "grammar",
             )
         _refuse_words(self.bad_words_ids, MAX_BAD_WORDS, "bad_words")
         _refuse_words(self.dry_sequence_breaker_ids, MAX_BREAKERS, "dry_sequence_breakers")

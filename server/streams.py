@@ -7,7 +7,7 @@ together, so that one write to the network carries all of it. This module knows 
 import asyncio
 from collections.abc import Sequence
 
-from engine import Engine, Request, TokenEvent, TokenStream
+from engine import Engine, Request, RequestError, TokenEvent, TokenStream
 
 
 class MergedStreams:
@@ -59,16 +59,21 @@ class MergedStreams:
             self._wake.set()
 
 
-async def open_streams(engine: Engine, requests: Sequence[Request]) -> MergedStreams:
+async def open_streams(
+    engine: Engine, requests: Sequence[Request], *, grammar_param: str | None = None
+) -> MergedStreams:
     """Submit all of `requests`, or none: what the engine took is closed if it refuses another.
 
-    Raises the first refusal. Nothing stays open either if the caller is cancelled meanwhile.
+    Raises the first refusal; one that blames a grammar names `grammar_param`, from which it was made.
+    Nothing stays open either if the caller is cancelled meanwhile.
     """
     submitting = [asyncio.ensure_future(engine.submit(request)) for request in requests]
     try:
         await asyncio.gather(*submitting, return_exceptions=True)
         return MergedStreams([task.result() for task in submitting])
-    except BaseException:
+    except BaseException as error:
         outcomes = await asyncio.gather(*submitting, return_exceptions=True)
         await MergedStreams([taken for taken in outcomes if not isinstance(taken, BaseException)]).aclose()
+        if isinstance(error, RequestError) and error.param == "grammar":
+            raise RequestError(error.message, grammar_param) from error
         raise

@@ -4,9 +4,12 @@ It knows no queue and no request: what it is told about a sequence is in the pla
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,6 +27,8 @@ from engine.token_scores import TokenScores
 # Rows of logits that exist at once: a long scored prompt costs no vocabulary-sized memory per token.
 HEAD_TILE_ROWS = 64
 
+Bits = npt.NDArray[np.int32]
+
 
 class Model(Protocol):
     """What the runner asks of a decoder."""
@@ -34,6 +39,14 @@ class Model(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[R, V]` of hidden states, in at least float32."""
+        ...
+
+
+class MaskSource(Protocol):
+    """Where the masks of constrained sequences come from."""
+
+    def fill(self, sequence_ids: Sequence[int]) -> "Future[Bits]":
+        """Begin to find the packed masks `[rows, V / 32]` of these sequences' next draws."""
         ...
 
 
@@ -51,22 +64,33 @@ class Step:
 class ModelRunner:
     """A model, its cache and a device. Implements `Runner`."""
 
-    def __init__(self, model: Model, store: CacheStore, layout: CacheLayout, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: Model,
+        store: CacheStore,
+        layout: CacheLayout,
+        device: torch.device,
+        masks: MaskSource | None = None,
+    ) -> None:
+        """Without `masks` no draw may be masked."""
         self._model = model
         self._store = store
         self._layout = layout
         self._device = device
+        self._masks = masks
         self._last_draws: dict[int, Tensor] = {}  # by sequence: the token drawn in the step begun last
 
     def begin(self, plan: StepPlan) -> Step:
         """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
+        filling = self._begin_masks(plan)
         with torch.inference_mode(), _device_errors():
             packed = pack(plan, self._layout, self._device)
             for row, sequence_id in packed.taken:
                 packed.batch.token_ids[row] = self._last_draws[sequence_id]
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
             scored = self._score(plan, packed, hidden[: packed.num_scored])
-            token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :])
+            bits = None if filling is None else filling.result()
+            token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :], bits)
         self._last_draws = {
             plan.chunks[chunk].sequence_id: token_ids[row] for row, chunk in enumerate(packed.drawing)
         }
@@ -87,6 +111,16 @@ class ModelRunner:
             scores=_shares(scored, [(len(chunk.score_ids), chunk.num_score_top) for chunk in chunks]),
         )
 
+    def _begin_masks(self, plan: StepPlan) -> "Future[Bits] | None":
+        """Have the masks of masked draws found while the model computes; None if there are none."""
+        masked = [
+            chunk.sequence_id for chunk in plan.chunks if chunk.draw is not None and chunk.draw.is_masked
+        ]
+        if not masked:
+            return None
+        assert self._masks is not None
+        return self._masks.fill(masked)
+
     def _score(self, plan: StepPlan, packed: PackedStep, hidden: Tensor) -> tuple[ScoredRows, ...]:
         """Log-probability of one given token per row, a tile of rows at a time."""
         if not packed.num_scored:
@@ -98,16 +132,22 @@ class ModelRunner:
         )
 
     def _draw(
-        self, plan: StepPlan, packed: PackedStep, hidden: Tensor
+        self, plan: StepPlan, packed: PackedStep, hidden: Tensor, bits: Bits | None
     ) -> tuple[Tensor, tuple[ScoredRows, ...]]:
-        """One token per drawing chunk, a tile of rows at a time."""
+        """One token per drawing chunk, a tile of rows at a time; `bits` has a row for each masked one."""
+        num_masked = 0
         token_ids: list[Tensor] = []
         scored: list[ScoredRows] = []
         for first in range(0, len(packed.drawing), HEAD_TILE_ROWS):
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
             logits = self._model.logits(hidden[first : first + len(chunks)])  # [tile, V]
             draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
-            rows = SamplingRows.gather(draws, [chunk.stop for chunk in chunks], like=logits)
+            first_masked, num_masked = num_masked, num_masked + sum(draw.is_masked for draw in draws)
+            own_bits = (
+                bits[first_masked:num_masked] if bits is not None and num_masked > first_masked else None
+            )
+            positions = [chunk.stop for chunk in chunks]
+            rows = SamplingRows.gather(draws, positions, like=logits, bits=own_bits)
             ids, own = sample(logits, rows)
             token_ids.append(ids)
             scored += () if own is None else (own,)

@@ -6,14 +6,18 @@ A stage that no row needs is None there, and costs nothing. It knows no logits b
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from engine.execution.history import completing_ids, count_tokens, repetition_run_penalties
-from engine.execution.logits import Entries
+from engine.execution.logits import Entries, RowMasks
 from engine.execution.philox import uniforms
 from engine.plan import Draw
 from engine.request import SamplingParams
+
+Bits = npt.NDArray[np.int32]
 
 XTC_OFF = 2.0  # no token is as probable
 XTC_LANE = 1  # of the random numbers of a draw; the token itself is drawn with lane 0
@@ -23,6 +27,7 @@ XTC_LANE = 1  # of the random numbers of a draw; the token itself is drawn with 
 class Edits:
     """The single entries of logits `[R, V]` that are changed before anything is drawn."""
 
+    masks: RowMasks | None
     allowed: Entries | None
     banned: Entries | None
     biases: Entries | None
@@ -31,8 +36,8 @@ class Edits:
     prolonging: Entries | None
 
     @classmethod
-    def gather(cls, draws: Sequence[Draw], like: Tensor) -> "Edits | None":
-        """What `draws` ask for, one row each; None if nothing."""
+    def gather(cls, draws: Sequence[Draw], bits: Bits | None, like: Tensor) -> "Edits | None":
+        """What `draws` ask for, one row each; None if nothing. `bits` has a row for each masked one."""
         if not any(_edits(draw) for draw in draws):
             return None
         counted = [
@@ -43,7 +48,9 @@ class Edits:
             for row, draw in enumerate(draws)
             if draw.sampling.dry_multiplier
         ]
+        masked = [row for row, draw in enumerate(draws) if draw.is_masked]
         return cls(
+            masks=None if bits is None else RowMasks.unpack(masked, bits, like=like),
             allowed=_with_zeros([(row, draw.sampling.allowed_ids) for row, draw in enumerate(draws)], like),
             banned=_with_zeros([(row, _banned_ids(draw)) for row, draw in enumerate(draws)], like),
             biases=Entries.gather(
@@ -89,10 +96,20 @@ class SamplingRows:
     num_top: int = 0
 
     @classmethod
-    def gather(cls, draws: Sequence[Draw], positions: Sequence[int], *, like: Tensor) -> "SamplingRows":
-        """The parameters of `draws`, whose tokens will stand at `positions`, for logits like `like`."""
+    def gather(
+        cls,
+        draws: Sequence[Draw],
+        positions: Sequence[int],
+        *,
+        like: Tensor,
+        bits: Bits | None = None,
+    ) -> "SamplingRows":
+        """The parameters of `draws`, whose tokens will stand at `positions`, for logits like `like`.
+
+        `bits` are the packed masks `[m, V / 32]` of those draws that are masked, in their order.
+        """
         device = like.device
-        edits = Edits.gather(draws, like)
+        edits = Edits.gather(draws, bits, like)
         scored = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
         scored_rows = torch.tensor(scored, device=device) if scored else None
         num_top = max(draw.sampling.num_top_logprobs for draw in draws)
@@ -143,7 +160,9 @@ def _xtc_threshold(
 
 def _edits(draw: Draw) -> bool:
     own = draw.sampling
-    return bool(draw.banned_ids or own.logit_bias or own.allowed_ids or own.bad_words_ids or own.looks_back)
+    if draw.is_masked or draw.banned_ids:
+        return True
+    return bool(own.logit_bias or own.allowed_ids or own.bad_words_ids or own.looks_back)
 
 
 def _counts(draw: Draw) -> bool:

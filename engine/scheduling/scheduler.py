@@ -123,6 +123,10 @@ class Scheduler:
             self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
             sequence.num_scored += len(scores)
             num_added, reason = sequence.append(token_ids, self._eos_ids)
+            if sequence.failure is not None:
+                self._end(sequence)
+                news.add_failure(sequence.sequence_id, sequence.failure)
+                continue
             if num_added or scores or reason is not None:
                 told, own = token_ids[:num_added], logprobs.first(num_added)
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)

@@ -5,9 +5,11 @@ A record that the Scheduler alone changes. It knows no device, no queue and no o
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from engine.cache.prefix import HashChain
 from engine.cache.table import BlockTable
+from engine.errors import EngineError
 from engine.plan import Chunk, Draw
 from engine.request import FinishReason, Request
 
@@ -18,6 +20,27 @@ class SequenceState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
+
+
+class Constraint(Protocol):
+    """What a sequence's tokens have to follow; each of its draws is masked with what may come next.
+
+    It depends on the tokens drawn alone, so that a preemption does not touch it.
+    """
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing may come next, since the end was drawn or nothing else is left."""
+        ...
+
+    @property
+    def failure(self) -> EngineError | None:
+        """Why it cannot be followed any further; None while it can."""
+        ...
+
+    def advance(self, token_id: int) -> None:
+        """Take the token that was drawn."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -35,7 +58,8 @@ class Sequence:
 
     `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
     there when it first ran; `awaited_hash` is the block that another one was computing when it was
-    last looked at; `junction` is where it leaves what was seen before.
+    last looked at; `junction` is where it leaves what was seen before. `constraint` is None where any
+    token may be drawn.
     """
 
     sequence_id: int
@@ -54,6 +78,7 @@ class Sequence:
     num_cached: int | None = None
     awaited_hash: bytes | None = None
     junction: int = 0
+    constraint: Constraint | None = field(default=None, repr=False)
     leader: "Sequence | None" = field(default=None, repr=False)
     followers: "list[Sequence]" = field(default_factory=list, repr=False)
 
@@ -91,6 +116,11 @@ class Sequence:
         """How many positions the choices of a request share: whole blocks, short of the prompt's last token."""
         block_size = self.tables[0].block_size
         return (len(self.request.prompt_ids) - 1) // block_size * block_size
+
+    @property
+    def failure(self) -> EngineError | None:
+        """Why it cannot go on; None while it can."""
+        return None if self.constraint is None else self.constraint.failure
 
     @property
     def is_finished(self) -> bool:
@@ -140,6 +170,8 @@ class Sequence:
         """
         for num_added, token_id in enumerate(token_ids, 1):
             self.token_ids.append(token_id)
+            if self.constraint is not None:
+                self.constraint.advance(token_id)
             reason = self.finish_reason(eos_ids)
             if reason is not None:
                 return num_added, reason
@@ -148,7 +180,12 @@ class Sequence:
         return len(token_ids), None
 
     def finish_reason(self, eos_ids: frozenset[int]) -> FinishReason | None:
-        """Why the newest token is the last one, or None when it is not."""
+        """Why the newest token is the last one, or None when it is not.
+
+        A constraint that is complete leaves nothing to draw, whatever else the request asked for.
+        """
+        if self.constraint is not None and self.constraint.is_complete:
+            return FinishReason.STOP
         sampling = self.request.sampling
         is_end = self.token_ids[-1] in self._ending_ids(eos_ids)
         if is_end and self.num_output_tokens > sampling.min_tokens:
@@ -165,17 +202,26 @@ class Sequence:
     def _draw(self, newest: int, eos_ids: frozenset[int]) -> Draw:
         """The draw of the token at position `newest`, with as much of what comes before as it needs."""
         sampling, num_prompt = self.request.sampling, len(self.request.prompt_ids)
-        is_early = newest - num_prompt < sampling.min_tokens
-        if not is_early and not sampling.looks_back:
+        banned_ids = self._banned_ids(newest - num_prompt, eos_ids)
+        if not banned_ids and not sampling.looks_back:
             return Draw(sampling=sampling, choice=self.choice)
         start = sampling.history_start(num_prompt, newest)
         return Draw(
             sampling=sampling,
             choice=self.choice,
-            banned_ids=tuple(sorted(self._ending_ids(eos_ids))) if is_early else (),
+            is_masked=self.constraint is not None,
+            banned_ids=banned_ids,
             history=tuple(self.token_ids[start:newest]),
             num_prompt=max(0, num_prompt - start),
         )
+
+    def _banned_ids(self, num_drawn: int, eos_ids: frozenset[int]) -> tuple[int, ...]:
+        """The ends that may not be drawn yet; a constraint would take one that `ignore_eos` passes over."""
+        sampling = self.request.sampling
+        banned_ids = self._ending_ids(eos_ids) if num_drawn < sampling.min_tokens else frozenset()
+        if self.constraint is not None and sampling.ignore_eos:
+            banned_ids |= eos_ids
+        return tuple(sorted(banned_ids))
 
     def _scored(self, start: int, stop: int) -> tuple[int, tuple[int, ...]]:
         """Which positions of the chunk [start, stop) score their successors: the first, and those tokens.

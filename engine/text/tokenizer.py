@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import CheckpointError, RequestError
+from engine.messages import Vocabulary
 from engine.text.chat_template import ChatOptions, ChatTemplate, RenderedChat
 from engine.text.folder_tokenizer import load_folder_tokenizer
 from engine.text.gguf_tokenizer import load_gguf_tokenizer
@@ -106,6 +107,13 @@ class Tokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes of one token, a special one's name included; none for an id without a token."""
         return self._token_bytes[token_id]
+
+    def vocabulary(self) -> Vocabulary:
+        """The exact bytes of every token, for the engine process, which has no tokenizer."""
+        return Vocabulary(
+            token_bytes=tuple(map(self._token_bytes.__getitem__, range(self.vocab_size))),
+            special_ids=tuple(sorted(self.special_ids)),
+        )
 
     def find(self, token: str) -> int | None:
         """The id of the token that is spelled so in the vocabulary; None if there is none."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.errors import CheckpointError, EngineError
+from engine.messages import Vocabulary
 from engine.text.chat_template import ChatOptions, RenderedChat
 from engine.text.tokenizer import Tokenizer
 
@@ -62,6 +63,11 @@ class TokenizerThreads:
         work = partial(self.tokenizer.render_chat, messages, options)
         is_short = _num_characters(messages) <= INLINE_CHARACTERS and not (options and options.tools)
         return work() if is_short else await self._on_thread(work)
+
+    async def vocabulary(self) -> Vocabulary:
+        """The bytes of every token; worked out beside the event loop, after `load` only."""
+        assert self.tokenizer is not None
+        return await self._on_thread(self.tokenizer.vocabulary)
 
     def close(self) -> None:
         """Take no more work; what is begun still ends. May be called twice."""

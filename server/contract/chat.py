@@ -1,7 +1,8 @@
 """The fields of a chat body, and of the messages in it."""
 
+from server.contract.constraint import PEERS
 from server.contract.fields import hint, refused, works
-from server.contract.generation import GENERATION, PEERS
+from server.contract.generation import GENERATION
 
 TEXT_PART = [{"type": "text", "text": "Hi"}]
 
@@ -114,7 +115,6 @@ CHAT = (
     works("max_completion_tokens", 5, "Most tokens of one choice; what is left of the context if left out."),
     works("logprobs", True, "Tell the log-probability of each token."),
     works("top_logprobs", 2, "And of this many alternatives to each.", logprobs=True),
-    works("response_format", {"type": "text"}, "Text is the only format so far."),
     *TOOLS,
     *TEMPLATE,
     *HINTS,

@@ -54,11 +54,21 @@ def works(
 
 
 def hint(
-    name: str, example: object, note: str = "Accepted, without effect.", **companions: object
+    name: str,
+    example: object,
+    note: str = "Accepted, without effect.",
+    *,
+    source: str = "OpenAI",
+    **companions: object,
 ) -> ContractField:
-    """A field that OpenAI documents as having no effect on the answer itself."""
+    """A field that has no effect on the answer itself where it is documented, or none here."""
     return ContractField(
-        name=name, status=Status.HINT, note=note, example=example, companions=tuple(companions.items())
+        name=name,
+        status=Status.HINT,
+        note=note,
+        example=example,
+        source=source,
+        companions=tuple(companions.items()),
     )
 
 

@@ -1,9 +1,7 @@
 """The fields that chat and plain completions share, and those of plain completions alone."""
 
-from server.contract.fields import hint, refused, works
-
-PEERS = "peers"
-"""Names that other open inference servers use; no field of OpenAI's."""
+from server.contract.constraint import CONSTRAINTS, PEERS
+from server.contract.fields import hint, works
 
 SAMPLING = (
     works("temperature", 0.7, "0 always takes the most probable token; from 0 to 2, 1 if left out."),
@@ -86,7 +84,7 @@ REQUEST = (
     hint("user", "u-1"),
 )
 
-GENERATION = (*REQUEST, *SAMPLING, *ENDING, *OUTPUT)
+GENERATION = (*REQUEST, *SAMPLING, *CONSTRAINTS, *ENDING, *OUTPUT)
 
 COMPLETIONS = (
     works("prompt", "Hi", "One prompt or several, each as text or as token ids."),
@@ -101,5 +99,4 @@ COMPLETIONS = (
         "Put the model's own tokens around a text; true if left out.",
         source=PEERS,
     ),
-    refused("response_format", {"type": "json_object"}, "Structured output is not built yet.", source=PEERS),
 )

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from server.contract.chat import CHAT, MESSAGE, TEMPLATE
+from server.contract.constraint import PEERS
 from server.contract.fields import ContractField, works
-from server.contract.generation import COMPLETIONS, PEERS
+from server.contract.generation import COMPLETIONS
 
 _MODEL = works("model", None, "Id of the served model; may be left out.", source=PEERS)
 _TEMPLATE = tuple(

@@ -19,6 +19,7 @@ from server.sse import TokenEventResponse
 from server.streams import open_streams
 from server.translate.call_plan import plan_calls
 from server.translate.chat import ChatChunks, ChatFold, to_request
+from server.translate.constraint import body_rule
 
 MAX_TOP_LOGPROBS = 20
 
@@ -43,7 +44,9 @@ async def create_chat_completion(
     rules = dialect.answer_rules(plan, rendered.text)
     ticket = new_ticket("chatcmpl", card, caller, body.model)
     ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=engine.tokenizer)
-    streams = await open_streams(engine, [dialect.applied(ours, plan, rendered.text)])
+    ours = dialect.applied(ours, plan, rendered.text, body_rule(body))
+    grammar_param = body.constraint_param or ("tools" if body.tools else "functions")
+    streams = await open_streams(engine, [ours], grammar_param=grammar_param)
     if body.stream:
         return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids, rules), caller.request_id)
     return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids, rules))

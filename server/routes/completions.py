@@ -46,7 +46,9 @@ async def create_completion(
     require_places(settings, len(body.prompts) * body.num_generated)
     prompts = await read_prompts(engine, body)
     ticket = new_ticket("cmpl", card, caller, body.model)
-    streams = await open_streams(engine, to_requests(body, prompts, ticket, engine.tokenizer))
+    streams = await open_streams(
+        engine, to_requests(body, prompts, ticket, engine.tokenizer), grammar_param=body.constraint_param
+    )
     if body.stream:
         return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)
     return await answer_whole(request.receive, streams, CompletionFold(body, ticket, prompts))

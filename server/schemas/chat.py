@@ -171,24 +171,6 @@ class TemplateBody(WireModel):
         return self
 
 
-class ResponseFormat(WireModel):
-    """The format of an answer; text is the only one so far."""
-
-    type: Literal["text"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_other_formats(cls, body: object) -> object:
-        kind = body.get("type") if isinstance(body, dict) else None
-        if kind in ("json_object", "json_schema"):
-            raise PydanticCustomError(
-                UNSUPPORTED_PARAMETER,
-                "'response_format' of type '{kind}' is not supported yet",
-                {"kind": kind},
-            )
-        return body
-
-
 class Prediction(WireModel):
     """What the caller expects the answer to be."""
 
@@ -206,7 +188,6 @@ class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody):
     max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: StrictBool | None = None
     top_logprobs: LogprobCount | None = None
-    response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     include_past_reasoning: StrictBool | None = None
     safe_prompt: StrictBool | None = None

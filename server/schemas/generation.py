@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validat
 from server.contract.fields import ContractField
 from server.contract.generation import GENERATION
 from server.schemas.common import MAX_INT, Number, Stop, Text, WireModel, invalid
+from server.schemas.constraint import ConstrainedBody
 
 MAX_CHOICES = 128
 MAX_BIASES = 1024
@@ -58,7 +59,7 @@ class StreamOptions(WireModel):
     continuous_usage_stats: StrictBool | None = None
 
 
-class GenerationBody(WireModel):
+class GenerationBody(ConstrainedBody):
     """The parameters that chat and plain completions share; null means left out."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = GENERATION

@@ -41,7 +41,9 @@ def _refuse_custom(value: object) -> object:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "custom":
         raise PydanticCustomError(
-            UNSUPPORTED_PARAMETER, "Tools of type 'custom' are not supported; use type 'function'"
+            UNSUPPORTED_PARAMETER,
+            "Tools of type 'custom' are not supported; use type 'function'",
+            {"param": "type"},
         )
     return value
 
@@ -113,10 +115,14 @@ class AllowedToolChoice(WireModel):
 
 
 def _choice_tag(value: object) -> str | None:
-    if isinstance(value, dict):
-        kind = value.get("type")
-        return kind if kind in ("function", "allowed_tools") else None
-    return "word" if isinstance(value, str) else None
+    if isinstance(value, str):
+        return "word"
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in ("function", "allowed_tools") else None
+
+
+def _function_tag(value: object) -> str | None:
+    return "word" if isinstance(value, str) else "name" if isinstance(value, dict | NamedFunction) else None
 
 
 ToolChoice = Annotated[
@@ -135,7 +141,7 @@ ToolChoice = Annotated[
 FunctionChoice = Annotated[
     Annotated[Literal["none", "auto"], Tag("word")] | Annotated[NamedFunction, Tag("name")],
     Discriminator(
-        lambda value: "word" if isinstance(value, str) else "name" if isinstance(value, dict) else None,
+        _function_tag,
         custom_error_type="invalid_type",
         custom_error_message="Input should be none, auto, or an object with the name of a function",
     ),

@@ -96,4 +96,3 @@ def choose_format(setting: str, template: str) -> ToolFormat | None:
         if marker in template:
             return format_
     return JSON
-

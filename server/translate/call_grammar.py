@@ -119,7 +119,7 @@ def _bodies(
         around = spell(f"{head}{function.name}{syntax.middle}"), spell(syntax.tail)
         rules[f"call_{index}"] = f"{around[0]} arguments_{index} {around[1]}".strip()
         schema = schema_of(function) if are_strict or function.strict else ANY_OBJECT
-        rules[f"arguments_{index}"] = json_rule(schema)
+        rules[f"arguments_{index}"] = json_rule(schema, is_lenient=not function.strict)
     return rules
 
 

@@ -20,6 +20,7 @@ from server.translate.answer_parts import (
     delta_of,
     message_of,
 )
+from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -51,6 +52,7 @@ def to_request(
         logprobs=bool(body.logprobs),
         num_top_logprobs=body.top_logprobs or 0,
         prompt_logprobs=body.prompt_logprobs,
+        grammar=body_grammar(body),
     )
     return Request(
         request_id=ticket.answer_id,

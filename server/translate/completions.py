@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from engine import Request, TokenEvent, TokenLogprob
 from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
+from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -38,6 +39,7 @@ def to_requests(
         logprobs=body.logprobs is not None or body.num_generated > body.num_shown,
         num_top_logprobs=body.logprobs or 0,
         prompt_logprobs=_scores_wanted(body),
+        grammar=body_grammar(body),
     )
     sampling = to_sampling(body, wanted, encoder)
     return [

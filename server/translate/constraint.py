@@ -13,18 +13,54 @@ Source: the syntax is documented in llguidance's docs/syntax.md, its JSON schema
 import json
 from collections.abc import Mapping, Sequence
 
+from engine import RequestError
+from server.schemas.constraint import MAX_CONSTRAINT_CHARS, ConstrainedBody, ResponseFormat, StructuredOutputs
+
 ANY_TEXT = "/(?s:.*)/"
 """A rule for any text at all; behind it another can only follow a `suffix`, or a special token."""
 
-JSON_OPTIONS = {"whitespace_pattern": r"\x20|\n\x20{0,32}"}
+SPACED = {"whitespace_pattern": r"\x20|\n\x20{0,32}"}
 """Between the parts of a JSON text one space, or a line break and its indent: never whitespace without end."""
+TIGHT = {"whitespace_flexible": False}
+LENIENT = {"lenient": True}
+
+OBJECT = {"type": "object"}
+MAX_SCHEMA_CHARS = 2 * MAX_CONSTRAINT_CHARS
 
 
-def json_rule(schema: Mapping[str, object] | bool) -> str:
-    """JSON texts that validate against `schema`, without whitespace around them."""
+def body_grammar(body: ConstrainedBody) -> str:
+    """The grammar that a body asks its answer to follow; "" where any text will do.
+
+    Raises RequestError for text that is no JSON schema or no grammar.
+    """
+    rule = body_rule(body)
+    return to_grammar(rule) if rule else ""
+
+
+def body_rule(body: ConstrainedBody) -> str:
+    """The same as a rule, "" where any text will do, for answers that are more than what the body asks for."""
+    if body.response_format is not None and body.response_format.type != "text":
+        return _format_rule(body.response_format)
+    wanted = body.structured_outputs or StructuredOutputs.model_construct(
+        json_=body.guided_json,
+        regex=body.guided_regex,
+        choice=body.guided_choice,
+        grammar=body.guided_grammar,
+    )
+    return _structured_rule(wanted, body.constraint_param or "")
+
+
+def json_rule(
+    schema: Mapping[str, object] | bool, *, is_lenient: bool = False, has_whitespace: bool = True
+) -> str:
+    """JSON texts that validate against `schema`, without whitespace around them.
+
+    A lenient rule passes over keywords that cannot be enforced, any other cannot be compiled with them.
+    """
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
-    return f"%json {json.dumps({**schema, 'x-guidance': JSON_OPTIONS})}"
+    options = {**(SPACED if has_whitespace else TIGHT), **(LENIENT if is_lenient else {})}
+    return f"%json {json.dumps({**schema, 'x-guidance': options})}"
 
 
 def regex_rule(pattern: str) -> str:
@@ -54,6 +90,63 @@ def to_grammar(answer: str, *, before: str = "", rules: Mapping[str, str] | None
     """
     definitions = {"start": f"{before} answer".strip(), **(rules or {}), "answer": answer}
     return "".join(f"{name}: {rule}\n" for name, rule in definitions.items())
+
+
+def _format_rule(wanted: ResponseFormat) -> str:
+    if wanted.json_schema is None:
+        return json_rule(OBJECT)
+    schema = wanted.json_schema.schema_
+    if schema is None:
+        return json_rule(True)
+    return json_rule(_read_schema(schema, "response_format"), is_lenient=not wanted.json_schema.strict)
+
+
+def _structured_rule(wanted: StructuredOutputs, param: str) -> str:
+    has_whitespace = not wanted.disable_any_whitespace
+    if wanted.json_ is not None:
+        return json_rule(_read_schema(wanted.json_, param), has_whitespace=has_whitespace)
+    if wanted.regex is not None:
+        return regex_rule(wanted.regex)
+    if wanted.choice is not None:
+        return choice_rule(wanted.choice)
+    if wanted.grammar is not None:
+        return lark_rule(_read_grammar(wanted.grammar, param))
+    return json_rule(OBJECT, has_whitespace=has_whitespace) if wanted.json_object else ""
+
+
+def _read_schema(given: Mapping[str, object] | str | bool, param: str) -> Mapping[str, object] | bool:
+    """The schema, which may come as text; RequestError if it is none, or too large."""
+    if not isinstance(given, str):
+        length = len(json.dumps(given))
+        if length > MAX_SCHEMA_CHARS:
+            raise RequestError(
+                f"the JSON schema in '{param}' is {length} characters as text; at most {MAX_SCHEMA_CHARS} are "
+                "taken",
+                param,
+            )
+        return given
+    try:
+        schema = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"'{param}' is text that is no JSON: {error}", param) from error
+    if not isinstance(schema, dict | bool):
+        raise RequestError(
+            f"'{param}' is the text of no JSON schema: that is an object, true or false", param
+        )
+    return schema
+
+
+def _read_grammar(given: str, param: str) -> str:
+    """The grammar in Lark, into which GBNF is translated: that writes `::=` where Lark has a colon."""
+    if "::=" not in given:
+        return given
+    # Here, since it loads the library, and few ask for it.
+    from llguidance.gbnf_to_lark import gbnf_to_lark  # noqa: PLC0415
+
+    try:
+        return gbnf_to_lark(given)
+    except Exception as error:  # the translator raises nothing narrower
+        raise RequestError(f"the GBNF grammar in '{param}' cannot be read: {error}", param) from error
 
 
 def _escaped(pattern: str) -> str:

@@ -8,7 +8,7 @@ from engine import Request, RequestError
 from server.reasoning import ReasoningTags, choose_tags, is_open
 from server.tools.formats import JSON, ToolFormat, choose_format
 from server.translate.answer_parts import AnswerRules
-from server.translate.call_grammar import forced_calls, free_calls
+from server.translate.call_grammar import CallRules, forced_calls, free_calls
 from server.translate.call_plan import CallPlan
 from server.translate.constraint import to_grammar
 from server.translate.messages import TurnStyle
@@ -102,28 +102,46 @@ class Dialect:
         """What may stand before a constrained answer to `prompt`."""
         return thought_rules(self.tags, prompt, self.special_ids)
 
-    def call_grammar(self, plan: CallPlan | None, prompt: str) -> str:
-        """The grammar of an answer that keeps to `plan`; "" where free text does."""
-        if plan is None or self.tool_format is None or not plan.needs_grammar:
-            return ""
-        thoughts = self.thoughts(prompt)
-        functions, special_ids = plan.callable, self.special_ids
-        if plan.must_call:
-            calls = forced_calls(functions, self.tool_format, special_ids, is_parallel=plan.is_parallel)
-        else:
-            calls = free_calls(
-                functions,
-                self.tool_format,
-                special_ids,
-                is_parallel=plan.is_parallel,
-                not_first=thoughts.opening,
-            )
-        return to_grammar(calls.answer, before=thoughts.before, rules={**thoughts.rules, **calls.rules})
+    def grammar(self, plan: CallPlan | None, prompt: str, rule: str = "") -> str:
+        """The grammar of an answer that keeps to `plan` and, where it calls nothing, to `rule`.
 
-    def applied(self, request: Request, plan: CallPlan | None, prompt: str) -> Request:
-        """`request` with the grammar of its calls, and with the marks shown that its answer is read by."""
-        grammar = self.call_grammar(plan, prompt) or request.sampling.grammar
+        "" where free text does. What may be called without need is called instead of the rule's text;
+        reasoning comes before either.
+        """
+        thoughts = self.thoughts(prompt)
+        calls = None
+        if plan is not None and self.tool_format is not None:
+            calls = self._calls(plan, self.tool_format, thoughts, rule)
+        if calls is not None:
+            rules = {**thoughts.rules, **calls.rules}
+            return to_grammar(calls.answer, before=thoughts.before, rules=rules)
+        return to_grammar(rule, before=thoughts.before, rules=thoughts.rules) if rule else ""
+
+    def applied(self, request: Request, plan: CallPlan | None, prompt: str, rule: str = "") -> Request:
+        """`request` with the grammar of its answer, and with the marks shown that its answer is read by."""
+        grammar = self.grammar(plan, prompt, rule)
         shown = tuple(sorted(self.special_ids.values()))
-        if not shown and not grammar:
+        if (grammar, shown) == (request.sampling.grammar, ()):
             return request
         return replace(request, sampling=replace(request.sampling, grammar=grammar, shown_special_ids=shown))
+
+    def _calls(
+        self, plan: CallPlan, tool_format: ToolFormat, thoughts: ThoughtRules, rule: str
+    ) -> CallRules | None:
+        functions, special_ids = plan.callable, self.special_ids
+        if plan.must_call or rule:
+            calls = forced_calls(functions, tool_format, special_ids, is_parallel=plan.is_parallel)
+            if plan.must_call:
+                return calls
+            return CallRules(
+                answer="calls | said", rules={**calls.rules, "calls": calls.answer, "said": rule}
+            )
+        if not plan.needs_grammar:
+            return None
+        return free_calls(
+            functions,
+            tool_format,
+            special_ids,
+            is_parallel=plan.is_parallel,
+            not_first=thoughts.opening,
+        )

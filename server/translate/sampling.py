@@ -28,7 +28,8 @@ class Encoder(Protocol):
 class Wanted:
     """What an endpoint made of a body: limits, and which log-probabilities its answer needs.
 
-    `seed` serves where the body has none; `prompt_logprobs` None asks for no scores of the prompt.
+    `seed` serves where the body has none; `prompt_logprobs` None asks for no scores of the prompt;
+    `grammar` "" leaves the answer free.
     """
 
     max_tokens: int
@@ -36,6 +37,7 @@ class Wanted:
     logprobs: bool = False
     num_top_logprobs: int = 0
     prompt_logprobs: int | None = None
+    grammar: str = ""
 
 
 def to_sampling(body: GenerationBody, wanted: Wanted, encoder: Encoder) -> SamplingParams:
@@ -69,6 +71,7 @@ def to_sampling(body: GenerationBody, wanted: Wanted, encoder: Encoder) -> Sampl
         logprobs=wanted.logprobs,
         num_top_logprobs=wanted.num_top_logprobs,
         prompt_logprobs=wanted.prompt_logprobs,
+        grammar=wanted.grammar,
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
         spaces_between_special_tokens=body.spaces_between_special_tokens is not False,

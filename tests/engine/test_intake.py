@@ -1,10 +1,17 @@
 import queue
 
 from engine.errors import ContextLengthError, RequestError
-from engine.intake import Intake, Stop
+from engine.intake import Intake, IntakeRules, Stop
 from engine.messages import Abort, Accepted, Drain, Finish, Refused, Submit
 from engine.request import Request, SamplingParams
+from engine.structured.compiler import ModelTokens
+from engine.structured.mask import MaskTable
 from tests.support.specs import small_layout
+
+
+def rules(**layout):
+    tokens = ModelTokens(vocab_size=32, eos_ids=(0,))
+    return IntakeRules(layout=small_layout(None, **layout), tokens=tokens)
 
 
 def submit(prompt_ids=(1, 2, 3), *, max_tokens=4, n=1):
@@ -18,7 +25,7 @@ def run(*messages):
     inbox, answers = queue.SimpleQueue(), []
     for message in (*messages, None):
         inbox.put(message)
-    intake = Intake(inbox.get, answers.append, small_layout(None, num_blocks=10), vocab_size=32)
+    intake = Intake(inbox.get, answers.append, rules(num_blocks=10), MaskTable())
     intake.start()
     work = []
     while Stop() not in work:
@@ -65,13 +72,13 @@ def test_a_broken_reader_stops_the_loop():
     def receive():
         raise OSError("broken")
 
-    intake = Intake(receive, print, small_layout(None), vocab_size=32)
+    intake = Intake(receive, print, rules(), MaskTable())
     intake.start()
 
     assert intake.take(wait_s=10) == [Stop()]
 
 
 def test_nothing_to_take_is_an_empty_list():
-    intake = Intake(lambda: None, print, small_layout(None), vocab_size=32)
+    intake = Intake(lambda: None, print, rules(), MaskTable())
 
     assert intake.take(wait_s=0) == []

@@ -24,6 +24,7 @@ from engine.messages import (
     ToEngine,
     ToServer,
     Updates,
+    Vocabulary,
 )
 from engine.request import FinishReason
 from tests.support.new_request import new_request
@@ -46,6 +47,7 @@ CARD = ModelCard(
 )
 EVERY_MESSAGE = [
     Configure(config=EngineConfig(model=ModelConfig(path="p", model_id="m"))),
+    Vocabulary(token_bytes=(b"a", b"\xff"), special_ids=(1,)),
     Submit(request=new_request("hello", num_choices=2, stop=("a",)), first_sequence_id=256),
     Abort(request_id="a"),
     Finish(request_id="a", choice=1),

@@ -17,6 +17,7 @@ from engine.errors import EngineError
 from engine.messages import Abort, Accepted, Finish, Load, Loading, Pulse, Refused, Submit, Updates
 from engine.outbox import Outbox
 from engine.request import FinishReason, Request, SamplingParams
+from engine.text.tokenizer import Tokenizer
 from engine.token_scores import TokenScores
 
 
@@ -45,7 +46,9 @@ class Output:
 class ThreadedEngine:
     """Submits requests and collects their outputs."""
 
-    def __init__(self, built: BuiltEngine, channel: BlockingEnd) -> None:
+    def __init__(self, built: BuiltEngine, channel: BlockingEnd, path: Path) -> None:
+        self._path = path
+        self._has_vocabulary = False
         self.built = built
         self.load = Load()
         self.max_blocks_held = 0
@@ -56,6 +59,9 @@ class ThreadedEngine:
 
     def submit(self, request: Request) -> list[Output]:
         """Send a request; its outputs fill as messages are received."""
+        if request.sampling.grammar and not self._has_vocabulary:
+            self._has_vocabulary = True
+            self._channel.send(Tokenizer.load(self._path).vocabulary())
         first = self._next_id
         self._next_id += request.num_choices
         self._requests[request.request_id] = (request, first)
@@ -164,7 +170,7 @@ def threaded_engine(
     loop = threading.Thread(target=built.loop.run, name="loop")
     loop.start()
     try:
-        yield ThreadedEngine(built, channel)
+        yield ThreadedEngine(built, channel, path)
     finally:
         channel.close()
         loop.join(30)

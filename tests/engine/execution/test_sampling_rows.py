@@ -48,6 +48,7 @@ def test_every_edit_names_its_row_and_its_columns():
             draw(allowed_ids=(3, 4)),
             draw(history=(5, 5), frequency_penalty=0.5, repetition_penalty=2.0),
         ],
+        None,
         LIKE,
     )
 

@@ -113,3 +113,18 @@ def test_variables_reach_the_template_and_are_known() -> None:
 
 def test_a_variable_does_not_replace_what_the_template_is_given() -> None:
     assert rendered("{{ messages | length }}", HELLO, variables={"messages": []}) == "1"
+
+
+def test_a_template_may_read_the_tools() -> None:
+    source = "{% if tools %}{{ tools[0].function.name }}{% endif %}"
+    tools = ({"type": "function", "function": {"name": "add"}},)
+
+    assert rendered(source, [], tools=tools) == "add"
+    assert rendered(source, []) == ""
+
+
+def test_a_template_tells_its_text_and_whether_it_reads_tools() -> None:
+    reading, other = (ChatTemplate.compile(source, {}) for source in ("{{ tools }}", "{{ messages }}"))
+
+    assert (reading.source, reading.reads_tools) == ("{{ tools }}", True)
+    assert not other.reads_tools

@@ -14,7 +14,13 @@ MINIMAL = {
     "POST /tokenize": {"messages": CHAT["messages"]},
     "POST /detokenize": {"tokens": [72]},
 }
-OF_ROLES = {"refusal": "assistant", "tool_call_id": "tool"}
+OF_ROLES = {
+    "refusal": "assistant",
+    "tool_calls": "assistant",
+    "function_call": "assistant",
+    "tool_call_id": "tool",
+}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CASES = [
     pytest.param(endpoint, field, id=f"{endpoint.split('/', 1)[1]} {field.name}")
     for endpoint, fields in ENDPOINTS.items()
@@ -30,7 +36,8 @@ def body_with(endpoint: str, field: ContractField) -> dict:
         return {**body, "model": MODEL_ID}
     if place == "messages[]":
         message = {"role": OF_ROLES.get(name, "user"), "content": "Hi", name: field.example}
-        return {**body, "messages": [message]}
+        before = [{"role": "assistant", "tool_calls": [CALL]}] if message["role"] == "tool" else []
+        return {**body, "messages": [*before, message]}
     if endpoint == "POST /tokenize" and name == "prompt":
         del body["messages"]
     return {**body, place or name: field.example}
@@ -56,7 +63,9 @@ async def test_each_field_is_taken_or_refused_as_the_table_says(client, engine, 
 async def test_a_refused_field_passes_where_it_asks_for_nothing(client, endpoint, field):
     body = body_with(endpoint, field)
     place, _, name = field.name.rpartition(".")
-    holder = body["messages"][0] if place else body
+    holder = {"": body, "messages[]": body["messages"][0] if "messages" in body else None}.get(place) or body[
+        place
+    ]
     for neutral in field.neutral:
         holder[name] = neutral
         assert (await client.post(endpoint.split()[1], json=body)).status_code == 200

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -57,17 +58,17 @@ def test_cutting_a_text_anywhere_changes_nothing(tool_format):
 
 
 @EVERY_FORMAT
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=GARBAGE, cuts=st.lists(st.integers(0, 60), max_size=4))
 def test_garbage_is_read_the_same_however_it_is_cut(tool_format, text, cuts):
     bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    parts = [text[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    parts = [text[start:stop] for start, stop in pairwise(bounds)]
 
     assert parsed(tool_format, parts) == parsed(tool_format, [text]) == parsed(tool_format, list(text))
 
 
 @EVERY_FORMAT
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=GARBAGE)
 def test_text_without_a_call_comes_back_to_the_letter(tool_format, text):
     pieces = parsed(tool_format, list(text))
@@ -77,13 +78,18 @@ def test_text_without_a_call_comes_back_to_the_letter(tool_format, text):
 
 
 @EVERY_FORMAT
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     arguments=st.dictionaries(
         st.text(max_size=5),
         st.recursive(
-            st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+            st.none()
+            | st.booleans()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=8),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+            ),
             max_leaves=6,
         ),
         max_size=4,

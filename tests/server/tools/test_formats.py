@@ -46,4 +46,7 @@ def test_hermes_is_written_as_the_models_write_it():
 def test_a_list_of_mistrals_is_json():
     spelled = MISTRAL.spell(CALLS)
 
-    assert [call["name"] for call in json.loads(spelled.removeprefix("[TOOL_CALLS]"))] == ["get_weather", "add"]
+    assert [call["name"] for call in json.loads(spelled.removeprefix("[TOOL_CALLS]"))] == [
+        "get_weather",
+        "add",
+    ]

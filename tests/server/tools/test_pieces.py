@@ -2,7 +2,14 @@ from server.tools.pieces import CallArguments, CallBegun, Pieces, Said, Thought,
 
 
 def test_neighbours_of_one_kind_are_joined():
-    pieces = [Said("a"), Said("b"), Thought("c"), CallBegun(0, "f"), CallArguments(0, "{"), CallArguments(0, "}")]
+    pieces = [
+        Said("a"),
+        Said("b"),
+        Thought("c"),
+        CallBegun(0, "f"),
+        CallArguments(0, "{"),
+        CallArguments(0, "}"),
+    ]
 
     assert joined(pieces) == [Said("ab"), Thought("c"), CallBegun(0, "f"), CallArguments(0, "{}")]
 

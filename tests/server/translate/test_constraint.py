@@ -5,8 +5,12 @@ import json
 import llguidance
 import pytest
 
+from engine import RequestError
+from server.schemas.constraint import ConstrainedBody
 from server.translate.constraint import (
     ANY_TEXT,
+    MAX_SCHEMA_CHARS,
+    body_grammar,
     choice_rule,
     json_rule,
     lark_rule,
@@ -93,3 +97,95 @@ def test_any_rule_may_stand_behind_another(rule):
 
     assert takes(grammar, "what is 3 - 2?</think>1")
     assert not takes(grammar, "1")
+
+
+def grammar_of(**fields):
+    return body_grammar(ConstrainedBody.model_validate(fields))
+
+
+def format_of(schema, **more):
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **more}}
+
+
+INTEGER = {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "good", "bad"),
+    [
+        ({"response_format": {"type": "json_object"}}, '{"a": [1]}', "[1]"),
+        ({"response_format": format_of(INTEGER, strict=True)}, "12", "1.5"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, "[1]", "x"),
+        ({"guided_json": INTEGER}, "12", "1.5"),
+        ({"guided_json": json.dumps(INTEGER)}, "12", "1.5"),
+        ({"guided_json": True}, "[1]", "x"),
+        ({"guided_regex": "a+"}, "aa", "b"),
+        ({"guided_choice": ["a", "ab"]}, "ab", "b"),
+        ({"guided_grammar": 'start: "a" b\nb: "b"*'}, "abb", "b"),
+        ({"guided_grammar": 'root ::= "a" b\nb ::= "b"*'}, "abb", "b"),
+        ({"structured_outputs": {"json": INTEGER}}, "12", "1.5"),
+        ({"structured_outputs": {"regex": "a+"}}, "aa", "b"),
+        ({"structured_outputs": {"choice": ["a", "ab"]}}, "ab", "b"),
+        ({"structured_outputs": {"grammar": 'start: "a"'}}, "a", "b"),
+        ({"structured_outputs": {"json_object": True}}, '{"a": 1}', "[1]"),
+        (
+            {"structured_outputs": {"json_object": True, "disable_any_whitespace": True}},
+            '{"a":1}',
+            '{"a": 1}',
+        ),
+        (
+            {"structured_outputs": {"json": {"type": "array"}, "disable_any_whitespace": True}},
+            "[1,2]",
+            "[1, 2]",
+        ),
+    ],
+    ids=lambda value: ascii(value)[:50] if isinstance(value, dict) else "",
+)
+def test_each_field_asks_for_its_kind_of_answer(fields, good, bad):
+    grammar = grammar_of(**fields)
+
+    assert takes(grammar, good)
+    assert not takes(grammar, bad)
+
+
+@pytest.mark.parametrize("fields", [{}, {"response_format": {"type": "text"}}])
+def test_a_free_answer_has_no_grammar(fields):
+    assert grammar_of(**fields) == ""
+
+
+def test_without_strict_what_cannot_be_enforced_is_passed_over():
+    schema = {"type": "integer", "not": {"const": 5}}
+
+    assert takes(grammar_of(response_format=format_of(schema)), "5")
+    assert takes(grammar_of(response_format=format_of(schema, strict=False)), "5")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"response_format": format_of({"not": {}}, strict=True)}, {"guided_json": {"not": {}}}],
+    ids=["strict", "guided"],
+)
+def test_else_it_cannot_be_compiled(fields):
+    said = llguidance.LLMatcher.validate_grammar(grammar_of(**fields))
+
+    assert 'Unimplemented keys: ["not"]' in said
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("guided_json", "{"),
+        ("guided_json", "[" * 100_00),
+        ("guided_json", "5"),
+        ("guided_json", {"enum": ["x" * MAX_SCHEMA_CHARS]}),
+        ("guided_grammar", "root ::= ("),
+        ("guided_grammar", "a ::= b"),
+        ("structured_outputs", {"json": "{"}),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_what_is_no_schema_or_grammar_is_refused_by_its_field(param, value):
+    with pytest.raises(RequestError) as caught:
+        grammar_of(**{param: value})
+
+    assert caught.value.param == param
