@@ -60,7 +60,7 @@ class ChoiceReader:
             None if rules.tags is None else ReasoningParser(rules.tags, is_inside=rules.is_inside)
         )
         self._calls = None if rules.tool_format is None else CallParser(rules.tool_format.read, rules.names)
-        self._num_tokens = 0
+        self._token_ids: list[int] = []
         self._is_counting = True
         self.num_reasoning_tokens = 0
 
@@ -95,19 +95,20 @@ class ChoiceReader:
 
     def _count(self, thoughts: ReasoningParser, event: TokenEvent) -> None:
         """A block's tokens are those up to the one that closes it; without such a token, up to the event's."""
+        self._token_ids += event.token_ids
         if thoughts.is_inside:
             self.num_reasoning_tokens = event.num_output_tokens
         elif thoughts.has_block and self._is_counting:
-            self.num_reasoning_tokens = self._num_tokens + self._num_until_closing(event.token_ids)
+            self.num_reasoning_tokens = self._num_until_closing(len(self._token_ids) - len(event.token_ids))
             self._is_counting = False
-        self._num_tokens += len(event.token_ids)
 
-    def _num_until_closing(self, token_ids: Sequence[int]) -> int:
-        closing = self._rules.closing_ids
+    def _num_until_closing(self, start: int) -> int:
+        """Tokens up to the closing mark, which ends at position `start` or later."""
+        closing, token_ids = list(self._rules.closing_ids), self._token_ids
         width = len(closing)
-        for start in range(len(token_ids) - width + 1 if width else 0):
-            if tuple(token_ids[start : start + width]) == closing:
-                return start + width
+        for end in range(max(start, width), len(token_ids) + 1) if width else ():
+            if token_ids[end - width : end] == closing:
+                return end
         return len(token_ids)
 
 
