@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from engine.logs import configure_logging as configure_logging
     from engine.messages import Load as Load
     from engine.messages import ModelCard as ModelCard
+    from engine.prefix_report import MissReason as MissReason
+    from engine.prefix_report import PrefixCounters as PrefixCounters
+    from engine.prefix_report import PrefixReport as PrefixReport
     from engine.request import FinishReason as FinishReason
     from engine.request import Request as Request
     from engine.request import SamplingParams as SamplingParams
@@ -63,10 +66,13 @@ _HOMES = {
     "FinishReason": "engine.request",
     "Health": "engine.engine",
     "Load": "engine.messages",
+    "MissReason": "engine.prefix_report",
     "ModelCard": "engine.messages",
     "ModelConfig": "engine.config",
     "ModelSource": "engine.source",
     "OverloadedError": "engine.errors",
+    "PrefixCounters": "engine.prefix_report",
+    "PrefixReport": "engine.prefix_report",
     "RateLimitedError": "engine.errors",
     "Request": "engine.request",
     "RenderedChat": "engine.text.chat_template",

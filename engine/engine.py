@@ -212,6 +212,17 @@ class Engine:
                 self._supplied_generation = self._supervisor.status.generation
                 await self._supervisor.send(vocabulary)
 
+    async def clear_cache(self) -> int:
+        """Forget every cached prefix, for later requests; how many blocks were forgotten.
+
+        What runs goes on undisturbed. EngineUnavailableError while there is no engine process.
+        """
+        if self._state()[0] not in (EngineState.READY, EngineState.DRAINING):
+            raise self._unavailable()
+        order, answer = self._requests.orders.open()
+        self._supervisor.post(order)
+        return await answer
+
     def _refuse_misfit(self, request: Request, card: ModelCard) -> None:
         """RequestError for what this model, or one request at a time, can never do."""
         if request.request_id in self._requests:

@@ -14,7 +14,18 @@ from functools import partial
 
 from engine.cache.layout import CacheLayout
 from engine.errors import ContextLengthError, EngineError, OverloadedError, RequestError
-from engine.messages import Abort, Accepted, Drain, Finish, Refused, Submit, ToEngine, ToServer, Vocabulary
+from engine.messages import (
+    Abort,
+    Accepted,
+    ClearCache,
+    Drain,
+    Finish,
+    Refused,
+    Submit,
+    ToEngine,
+    ToServer,
+    Vocabulary,
+)
 from engine.request import Request
 from engine.scheduling.sequence import Sequence, make_sequences
 from engine.structured.compiler import Grammar, GrammarCompiler, ModelTokens
@@ -28,7 +39,7 @@ class Stop:
     """The server closed the channel, or is gone."""
 
 
-Work = tuple[Sequence, ...] | Abort | Finish | Drain | Stop
+Work = tuple[Sequence, ...] | Abort | Finish | ClearCache | Drain | Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +110,7 @@ class Intake:
         match message:
             case Submit():
                 self._submit(message)
-            case Abort() | Finish() | Drain() | Vocabulary():
+            case Abort() | Finish() | ClearCache() | Drain() | Vocabulary():
                 self._queue.put(message)
             case _:
                 logger.error("message ignored kind=%s", type(message).__name__)

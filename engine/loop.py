@@ -11,7 +11,18 @@ from typing import Protocol
 
 from engine.errors import EngineCrashedError, StepError
 from engine.intake import Intake, Stop, Work
-from engine.messages import Abort, Drain, Drained, Finish, Load, Pulse, ToServer, Updates
+from engine.messages import (
+    Abort,
+    CacheCleared,
+    ClearCache,
+    Drain,
+    Drained,
+    Finish,
+    Load,
+    Pulse,
+    ToServer,
+    Updates,
+)
 from engine.plan import Runner, StepHandle, StepPlan
 from engine.scheduling.scheduler import Scheduler
 
@@ -85,6 +96,9 @@ class StepLoop:
                     self._scheduler.abort(request_id)
                 case Finish(request_id=request_id, choice=choice):
                     self._scheduler.finish(request_id, choice)
+                case ClearCache(order_id=order_id):
+                    num_blocks = self._scheduler.clear_cache()
+                    self._outbox.put(CacheCleared(order_id=order_id, num_blocks=num_blocks))
                 case Drain():
                     self._is_draining = True
                 case Stop():

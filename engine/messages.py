@@ -3,16 +3,18 @@
 All are frozen, survive pickling and compare equal. A channel belongs to exactly one engine
 process, so a late message of a dead one has no channel to arrive on, and none carries a generation.
 
-To the engine:   Configure first; then Submit, Abort, Finish; Drain before the end. A Vocabulary comes
-                 before the first Submit with a grammar.
+To the engine:   Configure first; then Submit, Abort, Finish, ClearCache; Drain before the end. A
+                 Vocabulary comes before the first Submit with a grammar.
 To the server:   Loading until Ready (or Failed); then Accepted or Refused for each Submit;
-                 Updates after a step, Pulse when there is nothing to tell; Drained.
+                 Updates after a step, Pulse when there is nothing to tell; CacheCleared for each
+                 ClearCache; Drained.
 """
 
 from dataclasses import dataclass, field
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
+from engine.prefix_report import NO_LOOKUPS, PrefixCounters, PrefixReport
 from engine.request import FinishReason, Request
 from engine.token_scores import TokenScores
 
@@ -45,6 +47,13 @@ class Finish:
 
     request_id: str
     choice: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearCache:
+    """Forget what the prefix cache knows; the answer is CacheCleared with the same `order_id`."""
+
+    order_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +105,17 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How busy the engine is, when it says so."""
+    """How busy the engine is, when it says so.
+
+    `num_preemptions` and `prefix` count since the engine process started.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
     num_free_blocks: int = 0
     num_steps: int = 0
+    num_preemptions: int = 0
+    prefix: PrefixCounters = NO_LOOKUPS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +158,9 @@ class Updates:
     is empty when nobody asked for alternatives; otherwise each token of row r that has a
     log-probability has `num_top[r]` entries in `top_ids` and `top_logprobs`. `prompt_scores` tells
     how probable the next tokens of a sequence's prompt were, from its second one on. `num_cached`
-    names sequences that began behind a cached prefix, with its length, at their first token. `failures`
-    names sequences that ended with an error; they are in no row.
+    names sequences that began behind a cached prefix, with its length, at their first token, and
+    `prefix_reports` tells more of it where the request asked. `failures` names sequences that ended
+    with an error; they are in no row.
 
         sequence_ids (4, 9)  num_tokens (1, 2)  token_ids (17, 5, 6)  finish_reasons (None, STOP)
     """
@@ -160,6 +175,7 @@ class Updates:
     top_logprobs: tuple[float, ...] = ()
     prompt_scores: tuple[tuple[int, TokenScores], ...] = ()
     num_cached: tuple[tuple[int, int], ...] = ()
+    prefix_reports: tuple[tuple[int, PrefixReport], ...] = ()
     finish_reasons: tuple[FinishReason | None, ...] = ()
     failures: tuple[tuple[int, EngineError], ...] = ()
     load: Load = Load()
@@ -173,9 +189,17 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheCleared:
+    """The prefix cache knows nothing any more; it had known the content of `num_blocks` blocks."""
+
+    order_id: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
     """Nothing is under way any more, and nothing new is accepted."""
 
 
-ToEngine = Configure | Vocabulary | Submit | Abort | Finish | Drain
-ToServer = Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | Drained
+ToEngine = Configure | Vocabulary | Submit | Abort | Finish | ClearCache | Drain
+ToServer = Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | CacheCleared | Drained

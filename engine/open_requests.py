@@ -12,7 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from engine.errors import EngineError, EngineUnavailableError
-from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine, Updates
+from engine.messages import (
+    Abort,
+    Accepted,
+    CacheCleared,
+    Drained,
+    Finish,
+    Refused,
+    ToEngine,
+    Updates,
+)
+from engine.open_orders import OpenOrders
+from engine.prefix_report import PrefixReport
 from engine.request import MAX_CHOICES, FinishReason, Request
 from engine.stream import TokenEvent, TokenStream
 from engine.text.detokenizer import ChoiceText, Delta
@@ -49,6 +60,7 @@ class OpenRequest:
         self.first_token_s: float | None = None
         self.reasons: dict[int, FinishReason] = {}
         self.num_cached_tokens = 0
+        self.prefix_report: PrefixReport | None = None
         self._texts = tuple(texts)
         self._prompt_logprobs: list[TokenLogprob | None] = []
         if stream.request.sampling.prompt_logprobs is not None:
@@ -125,9 +137,11 @@ class OpenRequest:
             num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish_reason,
             prompt_logprobs=() if choice else tuple(self._prompt_logprobs),
+            prefix_report=None if choice else self.prefix_report,
         )
         if not choice:
             self._prompt_logprobs = []
+            self.prefix_report = None
         self.stream.put(event)
 
 
@@ -143,6 +157,7 @@ class OpenRequests:
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.orders = OpenOrders()
         self._now = now
         self._requests: dict[str, OpenRequest] = {}
         self._by_sequence: dict[int, OpenRequest] = {}
@@ -176,12 +191,12 @@ class OpenRequests:
         self._idle.clear()
         return opened
 
-    def hear(self, message: Updates | Accepted | Refused | Drained) -> None:
+    def hear(self, message: Updates | Accepted | Refused | CacheCleared | Drained) -> None:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
         match message:
             case Updates():
                 self._take_prompt_scores(message)
-                self._take_cached(message)
+                self._take_prefixes(message)
                 self._take_rows(message)
                 self._take_failures(message)
             case Accepted(request_id=request_id):
@@ -190,12 +205,15 @@ class OpenRequests:
             case Refused(request_id=request_id, error=error):
                 if request_id in self._requests:
                     self._fail(self._requests[request_id], error)
+            case CacheCleared():
+                self.orders.hear(message)
             case Drained():
                 unavailable = "the engine is stopping and had finished all that it knew of"
                 self.end_all(EngineUnavailableError(unavailable, state="stopping"))
 
     def end_all(self, error: EngineError) -> tuple[str, ...]:
-        """End every stream with a copy of `error`; the ids of their requests."""
+        """End every stream and every order with a copy of `error`; the ids of the requests."""
+        self.orders.end_all(error)
         request_ids = tuple(self._requests)
         for opened in tuple(self._requests.values()):
             self._fail(opened, error)
@@ -211,11 +229,15 @@ class OpenRequests:
             if opened is not None:
                 opened.feed_prompt(scores)
 
-    def _take_cached(self, updates: Updates) -> None:
+    def _take_prefixes(self, updates: Updates) -> None:
         for sequence_id, num_cached in updates.num_cached:
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
                 opened.feed_cached(sequence_id - opened.first_sequence_id, num_cached)
+        for sequence_id, report in updates.prefix_reports:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None and sequence_id == opened.first_sequence_id:
+                opened.prefix_report = report
 
     def _take_rows(self, updates: Updates) -> None:
         token_start = score_start = top_start = 0

@@ -181,7 +181,7 @@ class Request:
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
     the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same. Of
     two requests that wait, the one with the lower `priority` comes first, and of two with the same
-    the one that arrived first.
+    the one that arrived first. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -191,6 +191,7 @@ class Request:
     cache_salt: str = ""
     arrival_s: float = 0.0
     priority: int = 0
+    wants_prefix_report: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:

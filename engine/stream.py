@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Self
 
 from engine.errors import EngineError
+from engine.prefix_report import PrefixReport
 from engine.request import FinishReason, Request
 from engine.text.token_logprob import TokenLogprob
 
@@ -20,9 +21,10 @@ class TokenEvent:
     """News of one choice: text and the tokens it came from, released together.
 
     `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
-    for. `num_cached_tokens` are those of the prompt that were not computed again. `num_output_tokens` counts the choice's tokens so far, also those whose text is never
-    shown. `finish_reason` is None but in the choice's last event. `prompt_logprobs` comes with the
+    for. `num_cached_tokens` are those of the prompt that were not computed again. `num_output_tokens`
+    counts the choice's tokens so far, also those whose text is never shown. `finish_reason` is None but in the choice's last event. `prompt_logprobs` comes with the
     first event of choice 0 where it was asked for: one entry per prompt token, None for the first.
+    `prefix_report` comes with it too, where that was asked for.
     """
 
     choice: int
@@ -33,6 +35,7 @@ class TokenEvent:
     finish_reason: FinishReason | None
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    prefix_report: PrefixReport | None = None
 
 
 class TokenStream:
@@ -104,4 +107,5 @@ def _merged(events: Sequence[TokenEvent]) -> TokenEvent:
         finish_reason=last.finish_reason,
         num_cached_tokens=last.num_cached_tokens,
         prompt_logprobs=events[0].prompt_logprobs,
+        prefix_report=events[0].prefix_report,
     )

@@ -17,6 +17,7 @@ from engine.engine_process import ENGINE_COMMAND, EngineProcess
 from engine.errors import EngineCrashedError, EngineError
 from engine.messages import (
     Accepted,
+    CacheCleared,
     Configure,
     Drained,
     Failed,
@@ -255,7 +256,7 @@ class Supervisor:
                 self._requests.hear(message)
             case Pulse(load=load):
                 self.status.load = load
-            case Accepted() | Refused() | Drained():
+            case Accepted() | Refused() | CacheCleared() | Drained():
                 self._requests.hear(message)
             case Loading(stage=stage, done=done, total=total):
                 self.status.detail = (

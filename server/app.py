@@ -15,7 +15,7 @@ from engine import ContextLengthError, Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
-from server.routes import chat, completions, contract, health, models, tokens
+from server.routes import cache, chat, completions, contract, health, models, tokens
 from server.settings import Settings
 
 ROUTERS = (
@@ -24,6 +24,7 @@ ROUTERS = (
     tokens.router,
     models.router,
     contract.router,
+    cache.router,
     health.router,
 )
 PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}

@@ -6,8 +6,9 @@ never overwritten: the table gives up its share of it and takes a free block, so
 another table still names keeps its content.
 """
 
+import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.cache.layout import CacheLayout
 from engine.cache.prefix import PrefixIndex
@@ -25,11 +26,13 @@ class BlockAllocator:
     others, since its memory is warm; then evictable ones, the least recently used first.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self.num_evicted = 0
         self._free = deque(range(num_blocks))
         self._evictable: OrderedDict[int, None] = OrderedDict()
         self._num_owners = [0] * num_blocks
-        self.index = PrefixIndex(SEEN_PER_BLOCK * num_blocks)
+        self.index = PrefixIndex(SEEN_PER_BLOCK * num_blocks, now)
 
     @property
     def num_available(self) -> int:
@@ -52,6 +55,7 @@ class BlockAllocator:
         else:
             block_id, _ = self._evictable.popitem(last=False)
             self.index.forget(block_id)
+            self.num_evicted += 1
         self._num_owners[block_id] = 1
         return block_id
 
@@ -76,19 +80,21 @@ class BlockAllocator:
         self._evictable[block_id] = None
         self._evictable.move_to_end(block_id, last=is_worth_keeping)
 
-    def forget_all(self) -> None:
-        """Make every evictable block free, and held ones unknown to later sequences."""
+    def forget_all(self) -> int:
+        """Make every evictable block free, and held ones unknown to later sequences; how many were known."""
+        num_known = len(self.index)
         self._free.extend(self._evictable)
         self._evictable.clear()
-        self.index = PrefixIndex(SEEN_PER_BLOCK * len(self._num_owners))
+        self.index = PrefixIndex(SEEN_PER_BLOCK * len(self._num_owners), self._now)
+        return num_known
 
 
 class CachePool:
-    """The blocks of one `CacheLayout`, lent to the tables of sequences."""
+    """The blocks of one `CacheLayout`, lent to the tables of sequences. `now` tells seconds."""
 
-    def __init__(self, layout: CacheLayout) -> None:
+    def __init__(self, layout: CacheLayout, now: Callable[[], float] = time.monotonic) -> None:
         self._layout = layout
-        self._allocator = BlockAllocator(layout.num_blocks)
+        self._allocator = BlockAllocator(layout.num_blocks, now)
         self._windows = [(group.window, layout.block_size) for group in layout.groups]
 
     @property
@@ -105,6 +111,11 @@ class CachePool:
     def num_evictable_blocks(self) -> int:
         """Blocks that no table names, and whose content may be asked for again."""
         return self._allocator.num_evictable
+
+    @property
+    def num_evicted_blocks(self) -> int:
+        """Blocks so far whose known content made room for something else."""
+        return self._allocator.num_evicted
 
     def num_owners(self, block_id: int) -> int:
         """How many tables name the block; 0 for one that is available."""
@@ -178,6 +189,10 @@ class CachePool:
         """How many leading positions earlier sequences had in common with this one, cached or not."""
         return self._allocator.index.num_seen(hashes) * self._layout.block_size
 
+    def evicted_s_ago(self, block_hash: bytes) -> float | None:
+        """How long ago a block with that content made room for something else; None: not known to have."""
+        return self._allocator.index.evicted_s_ago(block_hash)
+
     def attach(self, source: Sequence[BlockTable], target: Sequence[BlockTable], num_tokens: int) -> None:
         """Share the first `num_tokens` positions of one sequence with another that holds nothing.
 
@@ -194,9 +209,9 @@ class CachePool:
                 self._allocator.share(block_id)
                 other.append(block_id)
 
-    def forget_cached(self) -> None:
-        """Forget all known content; what sequences hold stays theirs."""
-        self._allocator.forget_all()
+    def forget_cached(self) -> int:
+        """Forget all known content; what sequences hold stays theirs. How many blocks were forgotten."""
+        return self._allocator.forget_all()
 
     def _blocks_up_to(self, stop: int) -> int:
         return -(-stop // self._layout.block_size)

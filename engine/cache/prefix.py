@@ -4,8 +4,9 @@ A block's hash stands for its own tokens and all before it, so equal hashes mean
 the cache. Who owns a block, and when it is evicted, is the pool's business.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 HASH_BYTES = 16
@@ -38,15 +39,16 @@ class HashChain:
 class PrefixIndex:
     """Finds the block of a cache group that holds the content of a hash.
 
-    It also remembers up to `max_seen` hashes whose blocks may be gone: where a new sequence leaves
-    what was seen before is a junction, after which others will leave too.
+    It also remembers up to `max_seen` hashes whose blocks may be gone, and when they went: where a
+    new sequence leaves what was seen before is a junction, after which others will leave too.
     """
 
-    def __init__(self, max_seen: int) -> None:
+    def __init__(self, max_seen: int, now: Callable[[], float] = time.monotonic) -> None:
         self._block_of: dict[tuple[int, bytes], int] = {}
         self._key_of: dict[int, tuple[int, bytes]] = {}
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen: OrderedDict[bytes, float | None] = OrderedDict()  # when last evicted; None: never
         self._max_seen = max_seen
+        self._now = now
 
     def __contains__(self, block_id: int) -> bool:
         return block_id in self._key_of
@@ -60,7 +62,7 @@ class PrefixIndex:
 
     def put(self, group: int, block_hash: bytes, block_id: int) -> None:
         """Say what a computed block holds. Of two blocks with equal content the first stays known."""
-        self._seen[block_hash] = None
+        self._seen.setdefault(block_hash)
         self._seen.move_to_end(block_hash)
         if len(self._seen) > self._max_seen:
             self._seen.popitem(last=False)
@@ -74,6 +76,13 @@ class PrefixIndex:
         key = self._key_of.pop(block_id, None)
         if key is not None:
             del self._block_of[key]
+            if key[1] in self._seen:
+                self._seen[key[1]] = self._now()
+
+    def evicted_s_ago(self, block_hash: bytes) -> float | None:
+        """How long ago a block with that content was last taken for something else; None: not known."""
+        evicted_s = self._seen.get(block_hash)
+        return None if evicted_s is None else self._now() - evicted_s
 
     def num_seen(self, hashes: Sequence[bytes]) -> int:
         """How many leading blocks were ever computed, as far as remembered."""

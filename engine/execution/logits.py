@@ -74,10 +74,7 @@ def unpacked(bits: Tensor, vocab_size: int) -> Tensor:
 
 def mask_rows(logits: Tensor, masks: RowMasks) -> None:
     """In the rows that `masks` names, leave the allowed entries alone."""
-    if len(masks.rows) == len(logits):
-        logits.masked_fill_(~masks.allowed, -torch.inf)
-    else:
-        logits[masks.rows] = logits[masks.rows].masked_fill_(~masks.allowed, -torch.inf)
+    logits[masks.rows] = logits[masks.rows].masked_fill_(~masks.allowed, -torch.inf)
 
 
 def mask_all_but(logits: Tensor, allowed: Entries) -> None:

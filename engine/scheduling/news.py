@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 from engine.errors import EngineError
 from engine.messages import Load, Updates
+from engine.prefix_report import PrefixReport
 from engine.request import FinishReason
+from engine.scheduling.sequence import Sequence
 from engine.token_scores import NO_SCORES, TokenScores
 
 
@@ -22,6 +24,7 @@ class News:
     _top_logprobs: list[float] = field(default_factory=list)
     _prompt_scores: list[tuple[int, TokenScores]] = field(default_factory=list)
     _num_cached: list[tuple[int, int]] = field(default_factory=list)
+    _prefix_reports: list[tuple[int, PrefixReport]] = field(default_factory=list)
     _finish_reasons: list[FinishReason | None] = field(default_factory=list)
     _failures: list[tuple[int, EngineError]] = field(default_factory=list)
 
@@ -48,9 +51,12 @@ class News:
         if prompt_scores:
             self._prompt_scores.append((sequence_id, prompt_scores))
 
-    def add_cached(self, sequence_id: int, num_cached: int) -> None:
-        """One sequence began behind a cached prefix of `num_cached` tokens."""
-        self._num_cached.append((sequence_id, num_cached))
+    def add_prefix(self, sequence: Sequence) -> None:
+        """One sequence has its first news: tell what was cached of it, and more where asked."""
+        if sequence.num_cached:
+            self._num_cached.append((sequence.sequence_id, sequence.num_cached))
+        if sequence.request.wants_prefix_report and sequence.prefix_report is not None:
+            self._prefix_reports.append((sequence.sequence_id, sequence.prefix_report))
 
     def add_failure(self, sequence_id: int, error: EngineError) -> None:
         """One sequence ended with an error."""
@@ -69,6 +75,7 @@ class News:
             top_logprobs=tuple(self._top_logprobs),
             prompt_scores=tuple(self._prompt_scores),
             num_cached=tuple(self._num_cached),
+            prefix_reports=tuple(self._prefix_reports),
             finish_reasons=tuple(self._finish_reasons),
             failures=tuple(self._failures),
             load=load,

@@ -13,8 +13,8 @@ from engine.config import SchedulingConfig
 from engine.errors import StepError
 from engine.messages import Load, Updates
 from engine.plan import Chunk, StepPlan, StepResult
-from engine.scheduling.claims import Claims
 from engine.scheduling.news import News
+from engine.scheduling.prefix_reuse import PrefixReuse
 from engine.scheduling.sequence import Sequence, SequenceState
 
 
@@ -36,8 +36,9 @@ class Scheduler:
         self._running: list[Sequence] = []
         self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
         self._by_request: dict[str, tuple[Sequence, ...]] = {}
-        self._claims = Claims()
+        self._prefixes = PrefixReuse(pool)
         self._num_steps = 0
+        self._num_preemptions = 0
 
     @property
     def has_work(self) -> bool:
@@ -52,6 +53,8 @@ class Scheduler:
             num_waiting=len(self._waiting),
             num_free_blocks=self._pool.num_free_blocks,
             num_steps=self._num_steps,
+            num_preemptions=self._num_preemptions,
+            prefix=self._prefixes.counters,
         )
 
     def add(self, sequences: tuple[Sequence, ...]) -> None:
@@ -71,6 +74,10 @@ class Scheduler:
         for sequence in self._by_request.get(request_id, ()):
             if sequence.choice == choice:
                 self._end(sequence)
+
+    def clear_cache(self) -> int:
+        """Forget what is cached for later sequences; how many blocks were forgotten."""
+        return self._prefixes.clear()
 
     def plan(self) -> StepPlan:
         """The next step: a token for each running sequence that decodes, then longer chunks.
@@ -117,7 +124,7 @@ class Scheduler:
                 self._forget_when_idle(sequence)
                 continue
             sequence.num_computed = chunk.stop
-            self._remember(sequence, chunk.start)
+            self._prefixes.remember(sequence, chunk.start)
             self._share_prompt(sequence)
             boundaries = (sequence.shared_tokens, sequence.junction)
             self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
@@ -130,8 +137,8 @@ class Scheduler:
             if num_added or scores or reason is not None:
                 told, own = token_ids[:num_added], logprobs.first(num_added)
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
-            if num_added and num_added == sequence.num_output_tokens and sequence.num_cached:
-                news.add_cached(sequence.sequence_id, sequence.num_cached)
+            if num_added == sequence.num_output_tokens and (num_added or reason is not None):
+                news.add_prefix(sequence)
             if reason is not None:
                 self._end(sequence)
             else:
@@ -162,10 +169,11 @@ class Scheduler:
         for sequence in tuple(self._waiting):
             if budget == 0 or len(self._running) >= self._config.max_running:
                 return
-            if sequence.awaits_leader or sequence.awaited_hash in self._claims:
+            if sequence.awaits_leader or self._prefixes.must_wait(sequence):
                 continue  # what it needs next is being computed already
-            if not self._attach_cached(sequence):
+            if not self._prefixes.attach(sequence):
                 continue
+            self._share_prompt(sequence)
             num_tokens = self._chunk_size(sequence, budget)
             stop = sequence.num_planned + num_tokens
             headroom = len(self._running) * len(sequence.tables)
@@ -174,48 +182,9 @@ class Scheduler:
             self._waiting.remove(sequence)
             insort(self._running, sequence, key=_place)
             sequence.state = SequenceState.RUNNING
-            self._claim(sequence)
+            self._prefixes.claim(sequence)
             budget -= num_tokens
             yield self._take_chunk(sequence, num_tokens)
-
-    def _attach_cached(self, sequence: Sequence) -> bool:
-        """Let a sequence without blocks begin behind what is cached of it.
-
-        False, and nothing taken, when a running sequence is computing the block that comes next.
-        """
-        if sequence.chain is None or sequence.num_computed:
-            return True
-        sequence.chain.extend(sequence.token_ids)
-        hashes = sequence.chain.hashes
-        block_size = sequence.tables[0].block_size
-        num_cached = self._pool.attach_cached(sequence.tables, hashes, sequence.max_cached_tokens)
-        has_next = num_cached + block_size <= sequence.max_cached_tokens
-        sequence.awaited_hash = hashes[num_cached // block_size] if has_next else None
-        if sequence.awaited_hash in self._claims:
-            self._pool.release(sequence.tables)
-            return False
-        sequence.num_computed = sequence.num_planned = num_cached
-        sequence.junction = self._pool.junction(hashes)
-        if sequence.num_cached is None:
-            sequence.num_cached = num_cached
-        self._share_prompt(sequence)
-        return True
-
-    def _claim(self, sequence: Sequence) -> None:
-        """Let others know which blocks this sequence, now running, will compute."""
-        if sequence.chain is not None:
-            first = sequence.num_computed // sequence.tables[0].block_size
-            self._claims.claim(sequence.sequence_id, sequence.chain.hashes[first:])
-
-    def _remember(self, sequence: Sequence, start: int) -> None:
-        """Make the blocks that became full since position `start` known to others."""
-        block_size = sequence.tables[0].block_size
-        first, stop = start // block_size, sequence.num_computed // block_size
-        if sequence.chain is None or first == stop:
-            return
-        sequence.chain.extend(sequence.token_ids)
-        self._pool.remember(sequence.tables, sequence.chain.hashes, first, stop)
-        self._claims.settle(sequence.sequence_id, stop - first)
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
         """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
@@ -290,12 +259,13 @@ class Scheduler:
         if not sequence.must_preempt or sequence.num_steps_in_flight:
             return
         sequence.must_preempt = False
-        self._claims.withdraw(sequence.sequence_id)
+        self._prefixes.withdraw(sequence)
         self._pool.release(sequence.tables)
         sequence.num_computed = sequence.num_planned = 0
         if sequence.state is SequenceState.RUNNING:
             self._running.remove(sequence)
             sequence.state = SequenceState.WAITING
+            self._num_preemptions += 1
             insort(self._waiting, sequence, key=_place)
 
     def _share_prompt(self, leader: Sequence) -> None:
@@ -315,7 +285,7 @@ class Scheduler:
             return
         queue = self._running if sequence.state is SequenceState.RUNNING else self._waiting
         queue.remove(sequence)
-        self._claims.withdraw(sequence.sequence_id)
+        self._prefixes.withdraw(sequence)
         sequence.state = SequenceState.FINISHED
         self._forget_when_idle(sequence)
 

@@ -11,6 +11,7 @@ from engine.cache.prefix import HashChain
 from engine.cache.table import BlockTable
 from engine.errors import EngineError
 from engine.plan import Chunk, Draw
+from engine.prefix_report import MissReason, PrefixReport
 from engine.request import FinishReason, Request
 
 
@@ -57,9 +58,9 @@ class Sequence:
     counts the positions whose prompt successors are scored and told; a preemption does not undo that.
 
     `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
-    there when it first ran; `awaited_hash` is the block that another one was computing when it was
-    last looked at; `junction` is where it leaves what was seen before. `constraint` is None where any
-    token may be drawn.
+    there when it first ran, and `prefix_report` says why no more; `awaited_hash` is the block that
+    another one was computing when it was last looked at; `junction` is where it leaves what was seen
+    before. `constraint` is None where any token may be drawn.
     """
 
     sequence_id: int
@@ -76,6 +77,7 @@ class Sequence:
     must_preempt: bool = False
     chain: HashChain | None = field(default=None, repr=False)
     num_cached: int | None = None
+    prefix_report: PrefixReport | None = None
     awaited_hash: bytes | None = None
     junction: int = 0
     constraint: Constraint | None = field(default=None, repr=False)
@@ -244,6 +246,7 @@ def make_sequences(
 ) -> tuple[Sequence, ...]:
     """One waiting Sequence per choice, the later ones following the first; `tables` has one entry each."""
     block_size = tables[0][0].block_size
+    no_cache = PrefixReport(num_matched_tokens=0, block_size=block_size, miss_reason=MissReason.OFF)
     sequences = tuple(
         Sequence(
             sequence_id=first_sequence_id + choice,
@@ -252,6 +255,7 @@ def make_sequences(
             tables=own,
             token_ids=list(request.prompt_ids),
             chain=HashChain(block_size, request.cache_salt) if has_prefix_cache else None,
+            prefix_report=None if has_prefix_cache else no_cache,
         )
         for choice, own in enumerate(tables)
     )

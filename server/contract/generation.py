@@ -80,6 +80,12 @@ REQUEST = (
         "Cached prefixes are shared only among requests with the same salt.",
         source=PEERS,
     ),
+    works(
+        "cache_debug",
+        True,
+        "Add cache_debug to the answer: how much of the prompt was cached, and why no more.",
+        source="ringserve",
+    ),
     works("priority", 1, "Requests with a lower number go first; 0 if left out.", source=PEERS),
     hint("user", "u-1"),
 )

@@ -29,6 +29,7 @@ from server.contract.fields import ContractField
 from server.schemas.common import (
     MAX_INT,
     UNSUPPORTED_PARAMETER,
+    CacheDebug,
     Text,
     WireModel,
     invalid,
@@ -232,6 +233,7 @@ class ChatAnswer(ChatCompletion):
     choices: list[ChatAnswerChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
+    cache_debug: CacheDebug | None = None
 
 
 class ChatDelta(ChoiceDelta):
@@ -254,3 +256,4 @@ class ChatChunk(ChatCompletionChunk):
     choices: list[ChatChunkChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: as above
+    cache_debug: CacheDebug | None = None

@@ -77,6 +77,26 @@ class HealthReport(BaseModel):
     load: LoadReport
 
 
+class ClearedCache(BaseModel):
+    """What an order to clear the prefix cache did."""
+
+    num_forgotten_blocks: int
+
+
+class CacheDebug(BaseModel):
+    """What the prefix cache knew of a prompt; `miss_reason` is null where it could know no more.
+
+    `first_missing_block` is the number of the first block of `block_size` tokens that was looked for
+    and not found; `evicted_s_ago` how long ago it made room for something else, where it did.
+    """
+
+    matched_tokens: int
+    block_size: int
+    miss_reason: str | None
+    first_missing_block: int | None
+    evicted_s_ago: float | None
+
+
 class ModelList(BaseModel):
     """The served models, as OpenAI lists them."""
 

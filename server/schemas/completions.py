@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, model_val
 
 from server.contract.fields import ContractField
 from server.contract.generation import COMPLETIONS
-from server.schemas.common import Text, invalid
+from server.schemas.common import CacheDebug, Text, invalid
 from server.schemas.generation import MAX_CHOICES, GenerationBody, LogprobCount, TokenIds
 
 MAX_PROMPTS = 128
@@ -114,6 +114,7 @@ class CompletionAnswerChoice(CompletionChoice):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
+    cache_debug: CacheDebug | None = None
 
 
 class CompletionAnswer(Completion):

@@ -68,6 +68,7 @@ class GenerationBody(ConstrainedBody):
     n: Annotated[StrictInt, Field(ge=1, le=MAX_CHOICES)] | None = None
     truncate_prompt_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    cache_debug: StrictBool | None = None
     priority: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
     user: Text | None = None
 

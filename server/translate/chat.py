@@ -25,6 +25,7 @@ from server.translate.generation import (
     GatheredChoice,
     Tally,
     Ticket,
+    cache_debug,
     encode_json,
     sse_event,
     usage_member,
@@ -62,6 +63,7 @@ def to_request(
         arrival_s=ticket.created_s,
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
+        wants_prefix_report=bool(body.cache_debug),
     )
 
 
@@ -100,7 +102,7 @@ class ChatChunks:
             content = None if self._readers else ""
             begun = _choice(event.choice, {"role": "assistant", "content": content, "refusal": None}, None)
             chunks = self._chunk(begun, self._of_prompt(event))
-        elif event.prompt_logprobs and self._body.prompt_logprobs is not None:
+        elif event.prefix_report or (event.prompt_logprobs and self._body.prompt_logprobs is not None):
             chunks = self._chunk(_choice(event.choice, {}, None), self._of_prompt(event))
         reader = self._readers.get(event.choice)
         if reader is not None:
@@ -128,6 +130,8 @@ class ChatChunks:
         if self._body.prompt_logprobs is not None and event.prompt_logprobs:
             scores = prompt_logprobs(event.prompt_logprobs, self._body.prompt_logprobs)
             told += f',"prompt_logprobs":{encode_json(scores)}'
+        if event.prefix_report is not None:
+            told += f',"cache_debug":{encode_json(cache_debug(event.prefix_report).model_dump())}'
         return told
 
     def _has_extras(self, event: TokenEvent) -> bool:
@@ -209,6 +213,9 @@ class ChatFold:
         if self._body.prompt_logprobs is not None:
             scores = self._choices[0].prompt_logprobs
             answer.prompt_logprobs = [*prompt_logprobs(scores, self._body.prompt_logprobs)]
+        report = self._choices[0].prefix_report
+        if report is not None:
+            answer.cache_debug = cache_debug(report)
         return answer.model_dump_json(exclude_unset=True)
 
     def _choice(self, index: int, gathered: GatheredChoice) -> ChatAnswerChoice:

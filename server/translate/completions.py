@@ -7,13 +7,14 @@ Pure functions and folds, without input or output.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine import Request, TokenEvent, TokenLogprob
+from engine import PrefixReport, Request, TokenEvent, TokenLogprob
 from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
 from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
     Ticket,
+    cache_debug,
     encode_json,
     sse_event,
     text_offsets,
@@ -51,6 +52,7 @@ def to_requests(
             arrival_s=ticket.created_s,
             priority=body.priority or 0,
             cache_salt=body.cache_salt or "",
+            wants_prefix_report=bool(body.cache_debug),
         )
         for index, prompt in enumerate(prompts)
     ]
@@ -93,6 +95,7 @@ class ShownChoices:
         token_ids: Sequence[int],
         *,
         is_first: bool,
+        report: PrefixReport | None,
     ) -> dict[str, object]:
         """The fields beyond OpenAI's, where the body asked for them."""
         told: dict[str, object] = {}
@@ -102,6 +105,8 @@ class ShownChoices:
                 told["prompt_token_ids"] = list(prompt.token_ids)
         if self._body.prompt_logprobs is not None and is_first:
             told["prompt_logprobs"] = prompt_logprobs(of_prompt, self._body.prompt_logprobs)
+        if report is not None:
+            told["cache_debug"] = cache_debug(report).model_dump()
         return told
 
 
@@ -147,7 +152,7 @@ class CompletionChunks:
         is_first = index not in self._num_chars
         has_ids = self._body.return_token_ids and bool(event.token_ids)
         has_logprobs = self._body.logprobs is not None and bool(event.logprobs)
-        is_told = event.text or has_ids or has_logprobs or event.finish_reason
+        is_told = event.text or has_ids or has_logprobs or event.finish_reason or event.prefix_report
         if not (is_told or (is_first and self._body.scores_prompt)):
             return b""
         chunk = encode_json(self._choice(prompt_index, index, event))
@@ -166,7 +171,9 @@ class CompletionChunks:
             "text": self._shown.text(prompt, event.text, is_first=is_first),
             "logprobs": self._shown.logprobs(prompt, of_prompt, event.logprobs, offsets),
             "finish_reason": None if event.finish_reason is None else event.finish_reason.value,
-            **self._shown.extras(prompt, of_prompt, event.token_ids, is_first=is_first),
+            **self._shown.extras(
+                prompt, of_prompt, event.token_ids, is_first=is_first, report=event.prefix_report
+            ),
         }
 
 
@@ -189,7 +196,14 @@ class CompletionFold:
     def to_json(self) -> str:
         """The answer's body; every choice must have ended."""
         choices = [
-            self._choice(prompt_index, replace(choice, prompt_logprobs=gathered[0].prompt_logprobs))
+            self._choice(
+                prompt_index,
+                replace(
+                    choice,
+                    prompt_logprobs=gathered[0].prompt_logprobs,
+                    prefix_report=gathered[0].prefix_report,
+                ),
+            )
             for prompt_index, gathered in enumerate(self._gathered)
             for choice in self._best(gathered)
         ]
@@ -218,7 +232,13 @@ class CompletionFold:
         told = self._shown.logprobs(
             prompt, gathered.prompt_logprobs, gathered.logprobs, gathered.text_offsets
         )
-        extras = self._shown.extras(prompt, gathered.prompt_logprobs, gathered.token_ids, is_first=True)
+        extras = self._shown.extras(
+            prompt,
+            gathered.prompt_logprobs,
+            gathered.token_ids,
+            is_first=True,
+            report=gathered.prefix_report,
+        )
         return CompletionAnswerChoice.model_validate(
             {
                 "index": 0,

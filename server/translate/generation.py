@@ -12,7 +12,8 @@ from statistics import fmean
 from openai.types import CompletionUsage
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
-from engine import FinishReason, TokenEvent, TokenLogprob
+from engine import FinishReason, PrefixReport, TokenEvent, TokenLogprob
+from server.schemas.common import CacheDebug
 
 # ASCII only: some clients take U+2028 or U+0085 inside an event for the end of its line.
 encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
@@ -53,6 +54,7 @@ class GatheredChoice:
     num_chars: int = 0
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    prefix_report: PrefixReport | None = None
 
     def add(self, event: TokenEvent) -> None:
         """Take the next event of this choice."""
@@ -63,6 +65,7 @@ class GatheredChoice:
         self.num_chars += len(event.text)
         self.finish_reason = event.finish_reason or self.finish_reason
         self.prompt_logprobs = self.prompt_logprobs or event.prompt_logprobs
+        self.prefix_report = self.prefix_report or event.prefix_report
 
     def mean_logprob(self) -> float:
         """How probable the choice is, for each of its tokens; that of no tokens is the least."""
@@ -123,6 +126,17 @@ def usage_member(tally: Tally) -> str:
     return (
         f',"usage":{{"prompt_tokens":{num_prompt_tokens},"completion_tokens":{num_output_tokens},'
         f'"total_tokens":{total}}}'
+    )
+
+
+def cache_debug(report: PrefixReport) -> CacheDebug:
+    """What the prefix cache knew of a prompt, as the wire shows it."""
+    return CacheDebug(
+        matched_tokens=report.num_matched_tokens,
+        block_size=report.block_size,
+        miss_reason=None if report.miss_reason is None else report.miss_reason.value,
+        first_missing_block=report.first_missing_block,
+        evicted_s_ago=None if report.evicted_s_ago is None else round(report.evicted_s_ago, 3),
     )
 
 

@@ -46,7 +46,8 @@ ENGINE = {
     "loop": _core(6, "intake"),
     "intake": _core(6),
     "outbox": _core(6),
-    "open_requests": _front(5, "stream"),
+    "open_requests": _front(5, "stream", "open_orders"),
+    "open_orders": _front(5),
     "stream": _front(5),
     "signs_of_life": _front(5, "engine_process"),
     "engine_process": _front(5),
@@ -69,6 +70,7 @@ ENGINE = {
     "config": _both(0, "errors"),
     "errors": _both(0),
     "token_scores": _both(0),
+    "prefix_report": _both(0),
     "logs": _both(0),
     "clock": _front(0),
 }

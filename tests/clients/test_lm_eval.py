@@ -98,14 +98,18 @@ def test_log_likelihoods_and_accuracy_are_those_of_transformers(
         },
     )
 
-    num_right = 0
+    num_right = num_right_by_length = 0
     for sample, document in zip(seen["samples"], documents("choices"), strict=True):
         context = f"Question: {document['question']}\nAnswer:"
         expected = [log_likelihood(oracle, backend, context, f" {one}") for one in document["choices"]]
         for (found, _), (wanted, num_tokens) in zip(sample["answers"], expected, strict=True):
             assert float(found) == pytest.approx(wanted, abs=TIE * num_tokens)
         num_right += max(range(len(expected)), key=lambda i: expected[i][0]) == document["answer"]
+        by_length = [value / len(one) for (value, _), one in zip(expected, document["choices"], strict=True)]
+        num_right_by_length += by_length.index(max(by_length)) == document["answer"]
     assert seen["scores"]["acc,none"] == num_right / len(documents("choices"))
+    assert seen["scores"]["acc_norm,none"] == num_right_by_length / len(documents("choices"))
+    assert 0 < num_right < len(documents("choices"))  # neither score is one that anything would get
 
 
 def test_generated_answers_and_exact_match_are_those_of_transformers(

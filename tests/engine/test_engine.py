@@ -341,3 +341,25 @@ def test_too_many_crashes_are_a_failure():
     error, state = play(new_engine(supervision=SupervisionConfig(max_restarts=0)), act)
     assert type(error) is EngineCrashedError
     assert state is EngineState.FAILED
+
+
+def test_clearing_the_cache_tells_how_many_blocks_were_forgotten():
+    async def act(engine: Engine) -> object:
+        await text_of(await engine.submit(new_request("hello")))
+        return await asyncio.gather(engine.clear_cache(), engine.clear_cache())
+
+    assert play(new_engine(), act) == [5, 5]
+
+
+def test_clearing_the_cache_ends_with_the_engine_that_was_to_do_it():
+    async def act(engine: Engine) -> object:
+        os.kill(pid_of(engine), signal.SIGSTOP)
+        clearing = asyncio.create_task(engine.clear_cache())
+        await asyncio.sleep(0)
+        os.kill(pid_of(engine), signal.SIGKILL)
+        with pytest.raises(EngineCrashedError):
+            await clearing
+        with pytest.raises(EngineUnavailableError):
+            await engine.clear_cache()
+
+    play(new_engine(), act)

@@ -5,7 +5,7 @@ from engine.config import SchedulingConfig
 from engine.errors import EngineCrashedError
 from engine.intake import Stop
 from engine.loop import LoopParts, StepLoop
-from engine.messages import Abort, Drain, Drained, Pulse, Updates
+from engine.messages import Abort, CacheCleared, ClearCache, Drain, Drained, Pulse, Updates
 from engine.plan import StepPlan
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
@@ -148,3 +148,11 @@ def test_work_that_nobody_plans_ends_the_loop_instead_of_spinning():
 
     with pytest.raises(EngineCrashedError, match="plans nothing though there is work"):
         bench.run([bench.sequences()], [])
+
+
+def test_the_cache_is_cleared_on_demand_and_the_number_told():
+    bench = Bench()
+    bench.run([bench.sequences()], *[[]] * 6, [ClearCache(order_id=4)], [ClearCache(order_id=5)])
+    told = [message for message in bench.sent if isinstance(message, CacheCleared)]
+
+    assert told == [CacheCleared(order_id=4, num_blocks=2), CacheCleared(order_id=5, num_blocks=0)]

@@ -9,6 +9,8 @@ from engine.errors import CheckpointError, EngineUnavailableError, StepError
 from engine.messages import (
     Abort,
     Accepted,
+    CacheCleared,
+    ClearCache,
     Configure,
     Drain,
     Drained,
@@ -26,11 +28,22 @@ from engine.messages import (
     Updates,
     Vocabulary,
 )
+from engine.prefix_report import MissReason, PrefixCounters, PrefixReport
 from engine.request import FinishReason
 from tests.support.new_request import new_request
 from tests.support.some_scores import some_scores
 
-LOAD = Load(num_running=1, num_waiting=2, num_free_blocks=3, num_steps=4)
+LOAD = Load(
+    num_running=1,
+    num_waiting=2,
+    num_free_blocks=3,
+    num_steps=4,
+    num_preemptions=5,
+    prefix=PrefixCounters(num_lookups=6),
+)
+REPORT = PrefixReport(
+    num_matched_tokens=16, block_size=16, miss_reason=MissReason.DIFFERS, first_missing_block=1
+)
 CARD = ModelCard(
     model_id="m",
     family="llama",
@@ -51,6 +64,7 @@ EVERY_MESSAGE = [
     Submit(request=new_request("hello", num_choices=2, stop=("a",)), first_sequence_id=256),
     Abort(request_id="a"),
     Finish(request_id="a", choice=1),
+    ClearCache(order_id=3),
     Drain(),
     Loading(stage="weights", done=1, total=2),
     Ready(card=CARD),
@@ -67,11 +81,13 @@ EVERY_MESSAGE = [
         top_ids=(8,),
         top_logprobs=(-0.25,),
         prompt_scores=((4, some_scores(-1.0, -2.0)),),
+        prefix_reports=((4, REPORT),),
         finish_reasons=(None, FinishReason.STOP),
         failures=((3, StepError("boom")),),
         load=LOAD,
     ),
     Pulse(load=LOAD),
+    CacheCleared(order_id=3, num_blocks=7),
     Drained(),
 ]
 IDS = [type(message).__name__ for message in EVERY_MESSAGE]

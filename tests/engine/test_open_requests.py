@@ -8,6 +8,7 @@ import pytest
 from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, Updates
 from engine.open_requests import OpenRequest
+from engine.prefix_report import PrefixReport
 from engine.request import FinishReason, Request, SamplingParams
 from engine.stream import TokenEvent
 from tests.support.new_request import new_request
@@ -460,3 +461,22 @@ def test_the_mean_duration_follows_the_requests_that_had_tokens():
         return [*durations_s, world.requests.mean_duration_s]
 
     assert in_loop(act) == pytest.approx([2.0, 2.4, 2.4])
+
+
+def test_what_the_cache_knew_comes_with_the_first_event():
+    report = PrefixReport(num_matched_tokens=16, block_size=16)
+
+    async def act(world: World) -> object:
+        opened = world.open(num_choices=2)
+        first = opened.first_sequence_id
+        world.requests.hear(Updates(prefix_reports=((first, report), (first + 1, report))))
+        world.hear((first + 1, "a", LENGTH), (first, "b", None))
+        early = [await anext(opened.stream) for _ in range(2)]
+        world.hear((first, "c", LENGTH))
+        return [*early, *await rest(opened)]
+
+    assert [(event.text, event.prefix_report) for event in in_loop(act)] == [
+        ("a", None),
+        ("b", report),
+        ("c", None),
+    ]

@@ -19,8 +19,10 @@ from engine import (
     FinishReason,
     Health,
     Load,
+    MissReason,
     ModelCard,
     OverloadedError,
+    PrefixReport,
     RenderedChat,
     Request,
     RequestError,
@@ -43,6 +45,14 @@ CARD = ModelCard(
     block_size=16,
     block_bytes=1,
     num_blocks=64,
+)
+
+REPORT = PrefixReport(
+    num_matched_tokens=16,
+    block_size=16,
+    miss_reason=MissReason.EVICTED,
+    first_missing_block=1,
+    evicted_s_ago=2.5,
 )
 
 
@@ -108,6 +118,8 @@ class FakeStream:
         if sampling.prompt_logprobs is not None and choice == 0 and choice not in self._begun:
             rest = map(chr, self.request.prompt_ids[1:])
             prompt_logprobs = (None, *(scored(c, -0.25, sampling.prompt_logprobs) for c in rest))
+        is_asked = self.request.wants_prefix_report and choice == 0 and choice not in self._begun
+        report = REPORT if is_asked else None
         self._begun.add(choice)
         return TokenEvent(
             choice=choice,
@@ -117,6 +129,7 @@ class FakeStream:
             num_output_tokens=count,
             finish_reason=finish_reason,
             prompt_logprobs=prompt_logprobs,
+            prefix_report=report,
         )
 
 
@@ -186,6 +199,7 @@ class FakeEngine:
     template_source: str = ""
     reads_tools: bool = False
     prompt_end: str = ""
+    num_known_blocks: int = 3
     num_starts: int = 0
     num_stops: int = 0
 
@@ -264,6 +278,11 @@ class FakeEngine:
         self.open_ids.add(request.request_id)
         self.idle.clear()
         return FakeStream(self, request, self.script)
+
+    async def clear_cache(self) -> int:
+        self._require_ready()
+        forgotten, self.num_known_blocks = self.num_known_blocks, 0
+        return forgotten
 
     def close(self, request: Request) -> None:
         self.open_ids.discard(request.request_id)

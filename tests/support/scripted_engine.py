@@ -30,6 +30,8 @@ from engine.errors import ConfigError, RequestError, StepError
 from engine.messages import (
     Abort,
     Accepted,
+    CacheCleared,
+    ClearCache,
     Configure,
     Drain,
     Drained,
@@ -102,6 +104,8 @@ class ScriptedEngine:
                 log(f"Abort {request_id}")
             case Finish(request_id=request_id, choice=choice):
                 log(f"Finish {request_id} {choice}")
+            case ClearCache(order_id=order_id):
+                self.end.send(CacheCleared(order_id=order_id, num_blocks=self.num_steps))
             case Drain():
                 log("Drain")
                 if not self.flags.ignore_drain and not self.num_held:

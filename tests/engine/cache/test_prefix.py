@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cache.prefix import HashChain, PrefixIndex
+from tests.support.manual_clock import ManualClock
 
 
 def hashes(token_ids, *, block_size=4, salt=""):
@@ -54,6 +55,17 @@ def test_a_forgotten_block_is_not_found():
 
     assert index.find(0, b"x") is None
     assert index.num_seen([b"x", b"y"]) == 1
+
+
+def test_when_a_block_was_evicted_is_remembered():
+    clock = ManualClock()
+    index = PrefixIndex(100, clock.now)
+    index.put(0, b"x", 0)
+
+    assert index.evicted_s_ago(b"x") is None
+    index.forget(0)
+    clock.jump(3.0)
+    assert index.evicted_s_ago(b"x") == 3.0
 
 
 def test_only_so_many_hashes_are_remembered():

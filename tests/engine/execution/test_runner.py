@@ -1,5 +1,8 @@
 """The runner with a model that is a lookup table: what comes back for which chunk."""
 
+from concurrent.futures import Future
+
+import numpy as np
 import pytest
 import torch
 
@@ -32,13 +35,31 @@ class SuccessorModel:
         return logits.scatter_(1, successors, 5.0)
 
 
-def make_runner(model=None):
+class SomeMasks:
+    """Allows each sequence the one token that it was told, and keeps who asked."""
+
+    def __init__(self, **tokens):
+        self.tokens = {int(name[1:]): token_id for name, token_id in tokens.items()}
+        self.asked = []
+
+    def fill(self, sequence_ids):
+        self.asked.append(tuple(sequence_ids))
+        bits = np.zeros((len(sequence_ids), 32), dtype=np.int32)
+        for row, sequence_id in enumerate(sequence_ids):
+            token_id = self.tokens[sequence_id]
+            bits[row, token_id // 32] = np.array(1 << token_id % 32, dtype=np.uint32).astype(np.int32)
+        filled = Future()
+        filled.set_result(bits)
+        return filled
+
+
+def make_runner(model=None, masks=None):
     layout = small_layout(None, num_blocks=64, max_context=200)
     store = CacheStore.allocate(layout, small_spec(None), device=CPU, dtype=torch.float32)
-    return ModelRunner(model or SuccessorModel(), store, layout, CPU)
+    return ModelRunner(model or SuccessorModel(), store, layout, CPU, masks)
 
 
-def chunk(sequence_id, token_ids, *, start=0, draw=True, logprobs=False, **fields):
+def chunk(sequence_id, token_ids, *, start=0, draw=True, logprobs=False, masked=False, **fields):
     sampling = SamplingParams(max_tokens=1, seed=0, temperature=0.0, logprobs=logprobs)
     return Chunk(
         sequence_id=sequence_id,
@@ -46,7 +67,7 @@ def chunk(sequence_id, token_ids, *, start=0, draw=True, logprobs=False, **field
         stop=start + len(token_ids) + fields.get("takes_last_draw", False),
         token_ids=tuple(token_ids),
         tables=TABLES,
-        draw=Draw(sampling=sampling, choice=0) if draw else None,
+        draw=Draw(sampling=sampling, choice=0, is_masked=masked) if draw else None,
         **fields,
     )
 
@@ -107,3 +128,36 @@ def test_a_lost_device_is_told_apart_from_a_failed_step():
 
     with pytest.raises(EngineCrashedError, match="the device failed"):
         run(make_runner(BrokenModel()), chunk(1, [5]))
+
+
+def test_a_masked_draw_takes_what_its_own_mask_allows_and_the_others_what_they_would():
+    masks = SomeMasks(s2=999, s4=31)
+    chunks = (chunk(1, [5]), chunk(2, [6], masked=True), chunk(3, [7]), chunk(4, [8], masked=True))
+
+    result = run(make_runner(masks=masks), *chunks)
+    assert result.token_ids == ((6,), (999,), (8,), (31,))
+    assert masks.asked == [(2, 4)]
+
+
+def test_masks_go_with_their_rows_over_the_bounds_of_tiles():
+    num_rows = 2 * HEAD_TILE_ROWS + 3
+    masked = {row for row in range(num_rows) if row % 3 == 0 and row // HEAD_TILE_ROWS != 1}
+    masks = SomeMasks(**{f"s{row}": 500 + row for row in masked})
+    chunks = [chunk(row, [row], masked=row in masked) for row in range(num_rows)]
+
+    drawn = run(make_runner(masks=masks), *chunks).token_ids
+    assert drawn == tuple((500 + row,) if row in masked else (row + 1,) for row in range(num_rows))
+
+
+def test_a_masked_draw_is_scored_by_the_raw_logits():
+    masks = SomeMasks(s1=999)
+    (scores,) = run(make_runner(masks=masks), chunk(1, [5], masked=True, logprobs=True)).logprobs
+
+    assert scores.ranks == (2,)
+
+
+def test_masks_are_asked_for_only_where_a_draw_is_masked():
+    masks = SomeMasks()
+    run(make_runner(masks=masks), chunk(1, [5]))
+
+    assert masks.asked == []

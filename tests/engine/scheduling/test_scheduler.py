@@ -4,6 +4,7 @@ from engine.errors import StepError
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.sequence import SequenceState, make_sequences
+from tests.support.fake_constraint import FakeConstraint
 from tests.support.fake_runner import FakeRunner, next_token
 from tests.support.specs import small_layout
 
@@ -353,3 +354,27 @@ def _without_eos(prompt, choice, max_tokens):
     for _ in range(max_tokens):
         tokens.append(next_token(tuple(tokens), choice))
     return tuple(tokens[len(prompt) :])
+
+
+def test_a_constraint_that_fails_ends_its_own_sequence_alone():
+    bench = Bench(None)
+    (failing,), (other,) = bench.add(3, grammar="g"), bench.add(3)
+    failing.constraint = FakeConstraint(failing_at=2)
+    bench.step()
+    _, updates = bench.step()
+
+    assert [(sequence_id, str(error)) for sequence_id, error in updates.failures] == [(0, "too complex")]
+    assert updates.sequence_ids == (1,)
+    assert failing.is_finished
+    assert not other.is_finished
+
+
+def test_a_preemption_leaves_a_constraint_where_it_is():
+    bench = Bench(None, num_blocks=4)
+    (older,), (younger,) = bench.add(4, max_tokens=8), bench.add(4, max_tokens=8, grammar="g")
+    younger.constraint = FakeConstraint()
+    run_all(bench)
+
+    assert bench.scheduler.load.num_preemptions > 0
+    assert younger.constraint.taken == younger.token_ids[4:]
+    assert older.is_finished

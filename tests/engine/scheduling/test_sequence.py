@@ -1,5 +1,8 @@
+import pytest
+
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.sequence import make_sequences
+from tests.support.fake_constraint import FakeConstraint
 from tests.support.specs import small_layout
 
 NO_EOS = frozenset()
@@ -172,3 +175,41 @@ def test_a_sequence_that_may_draw_nothing_ends_with_its_prompt():
 
     assert chunk.draw is None
     assert sequence.append((), EOS) == (0, FinishReason.LENGTH)
+
+
+def constrained(length=99, **sampling):
+    (sequence,) = sequences(grammar="g", **sampling)
+    sequence.constraint = FakeConstraint(length=length)
+    return sequence
+
+
+def test_a_constraint_follows_each_token_and_masks_each_draw():
+    sequence = constrained()
+    sequence.append((5, 6), EOS)
+
+    assert sequence.constraint.taken == [5, 6]
+    assert sequence.next_chunk(12, EOS).draw.is_masked
+
+
+def test_a_sequence_without_one_is_not_masked():
+    (sequence,) = sequences()
+
+    assert not sequence.next_chunk(10, EOS).draw.is_masked
+    assert sequence.failure is None
+
+
+@pytest.mark.parametrize("sampling", [{"ignore_eos": True}, {"min_tokens": 4}, {"max_tokens": 2}])
+def test_a_complete_constraint_ends_the_sequence_whatever_else_was_asked(sampling):
+    assert constrained(2, **sampling).append((5, 6, 7), EOS) == (2, FinishReason.STOP)
+
+
+def test_an_end_that_would_be_passed_over_is_not_to_be_drawn():
+    assert constrained(ignore_eos=True).next_chunk(10, EOS).draw.banned_ids == (0,)
+    assert constrained().next_chunk(10, EOS).draw.banned_ids == ()
+
+
+def test_the_next_draw_waits_for_the_token_that_the_constraint_must_see():
+    sequence = constrained()
+    sequence.num_planned, sequence.num_draws_in_flight = 10, 1
+
+    assert sequence.num_to_plan == 0

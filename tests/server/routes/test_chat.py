@@ -132,3 +132,28 @@ async def test_not_a_number_is_refused(client):
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "temperature"
+
+
+WHAT_THE_CACHE_KNEW = {
+    "matched_tokens": 16,
+    "block_size": 16,
+    "miss_reason": "evicted",
+    "first_missing_block": 1,
+    "evicted_s_ago": 2.5,
+}
+
+
+async def test_what_the_cache_knew_is_told_where_asked_for(client):
+    plain, asked = [
+        (await client.post(CHAT_PATH, json={**CHAT, **more})).json() for more in ({}, {"cache_debug": True})
+    ]
+
+    assert "cache_debug" not in plain
+    assert asked["cache_debug"] == WHAT_THE_CACHE_KNEW
+
+
+async def test_a_stream_tells_once_what_the_cache_knew(client):
+    answer = await client.post(CHAT_PATH, json={**STREAMED_CHAT, "n": 2, "cache_debug": True})
+    chunks = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if "{" in line]
+
+    assert [chunk["cache_debug"] for chunk in chunks if "cache_debug" in chunk] == [WHAT_THE_CACHE_KNEW]

@@ -95,3 +95,20 @@ async def test_a_bad_body_is_a_400_that_names_the_parameter(client, engine, fiel
     assert answer.status_code == 400
     assert (error["param"], error["code"]) == (param, code)
     assert engine.requests == []
+
+
+@pytest.mark.parametrize("is_streaming", [True, False], ids=["streaming", "whole"])
+async def test_what_the_cache_knew_is_told_for_each_prompt(client, is_streaming):
+    body = {**COMPLETION, "prompt": ["a", "b"], "cache_debug": True, "stream": is_streaming}
+    answer = await client.post(COMPLETION_PATH, json=body)
+    lines = answer.text.split("\n\n") if is_streaming else [answer.text]
+    choices = [
+        choice
+        for line in lines
+        if "{" in line
+        for choice in json.loads(line.removeprefix("data: "))["choices"]
+        if "cache_debug" in choice
+    ]
+
+    assert sorted(choice["index"] for choice in choices) == [0, 1]
+    assert {choice["cache_debug"]["miss_reason"] for choice in choices} == {"evicted"}
