@@ -23,6 +23,7 @@ async def render_conversation(
 ) -> RenderedChat:
     """The prompt of a chat body, with the functions, the safety prompt and the truncation it asks for."""
     dialect, plan = dialect_of(engine, settings), plan_calls(body)
+    dialect.require_calls(plan)
     tools = to_template_tools(plan.declared) if plan is not None and dialect.reads_tools else ()
     known = known_variables(engine, settings)
     options = to_chat_options(body, known, body.reasoning_effort, tools)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from engine import Request, RequestError
-from server.reasoning import ReasoningTags, choose_tags, is_open
+from server.reasoning import THINK, ReasoningTags, choose_tags, is_open
 from server.tools.formats import JSON, ToolFormat, choose_format
 from server.translate.answer_parts import AnswerRules
 from server.translate.call_grammar import CallRules, forced_calls, free_calls
@@ -75,19 +75,20 @@ class Dialect:
         return TurnStyle(
             tool_format=self.tool_format or JSON,
             in_words=not self.reads_tools,
-            past_reasoning=self.tags if keeps_reasoning else None,
+            past_reasoning=(self.tags or THINK) if keeps_reasoning else None,
             reads_reasoning=self.reads_reasoning,
         )
 
-    def answer_rules(self, plan: CallPlan | None, prompt: str) -> AnswerRules:
-        """How the answers to `prompt` are read.
-
-        RequestError where calls are wanted and the server was told to know none.
-        """
+    def require_calls(self, plan: CallPlan | None) -> None:
+        """Raise RequestError where calls are wanted and the server was told to know none."""
         if plan is not None and self.tool_format is None:
             raise RequestError(
-                "tools are not supported here: the server was started with --tool-format none", "tools"
+                "tools are not supported here: the server was started with --tool-format none",
+                "functions" if plan.is_legacy else "tools",
             )
+
+    def answer_rules(self, plan: CallPlan | None, prompt: str) -> AnswerRules:
+        """How the answers to `prompt` are read."""
         return AnswerRules(
             tool_format=None if plan is None else self.tool_format,
             names=frozenset() if plan is None else plan.names,

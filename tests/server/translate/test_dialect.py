@@ -64,10 +64,10 @@ def test_a_prompt_may_open_the_reasoning():
 def test_tools_are_refused_where_the_server_knows_none():
     found = dialect(QWEN, tools="none")
     with pytest.raises(RequestError) as caught:
-        found.answer_rules(plan(), "Hi")
+        found.require_calls(plan())
 
     assert caught.value.param == "tools"
-    assert found.answer_rules(None, "Hi").tool_format is None
+    found.require_calls(None)
 
 
 @pytest.mark.parametrize(("fields", "has_grammar"), [({}, False), ({"tool_choice": "required"}, True)])
