@@ -82,13 +82,15 @@ class ModelRunner:
 
     def begin(self, plan: StepPlan) -> Step:
         """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
-        filling = self._begin_masks(plan)
+        shares_cores = self._device.type == "cpu"  # there the model would wait for the masks' thread
+        filling = None if shares_cores else self._begin_masks(plan)
         with torch.inference_mode(), _device_errors():
             packed = pack(plan, self._layout, self._device)
             for row, sequence_id in packed.taken:
                 packed.batch.token_ids[row] = self._last_draws[sequence_id]
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
             scored = self._score(plan, packed, hidden[: packed.num_scored])
+            filling = self._begin_masks(plan) if shares_cores else filling
             bits = None if filling is None else filling.result()
             token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :], bits)
         self._last_draws = {

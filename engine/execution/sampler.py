@@ -26,9 +26,7 @@ def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | Non
 
 def edit(logits: Tensor, edits: Edits) -> Tensor:
     """A copy of the logits after the stages that change single entries."""
-    logits = logits.clone()
-    if edits.masks is not None:
-        stages.mask_rows(logits, edits.masks)
+    logits = logits.clone() if edits.unset is None else logits.masked_fill(edits.unset, -torch.inf)
     if edits.allowed is not None:
         stages.mask_all_but(logits, edits.allowed)
     if edits.banned is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.execution.history import completing_ids, count_tokens, repetition_run_penalties
-from engine.execution.logits import Entries, RowMasks
+from engine.execution.logits import Entries, unset_entries
 from engine.execution.philox import uniforms
 from engine.plan import Draw
 from engine.request import SamplingParams
@@ -27,7 +27,7 @@ XTC_LANE = 1  # of the random numbers of a draw; the token itself is drawn with 
 class Edits:
     """The single entries of logits `[R, V]` that are changed before anything is drawn."""
 
-    masks: RowMasks | None
+    unset: Tensor | None  # [R, V] bool: what masks leave out
     allowed: Entries | None
     banned: Entries | None
     biases: Entries | None
@@ -50,7 +50,7 @@ class Edits:
         ]
         masked = [row for row, draw in enumerate(draws) if draw.is_masked]
         return cls(
-            masks=None if bits is None else RowMasks.unpack(masked, bits, like=like),
+            unset=None if bits is None else unset_entries(masked, bits, like=like),
             allowed=_with_zeros([(row, draw.sampling.allowed_ids) for row, draw in enumerate(draws)], like),
             banned=_with_zeros([(row, _banned_ids(draw)) for row, draw in enumerate(draws)], like),
             biases=Entries.gather(

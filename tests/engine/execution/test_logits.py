@@ -180,39 +180,23 @@ def test_a_ban_is_lifted_only_in_the_row_where_nothing_else_is_left():
     assert kept(logits) == [[0, 1, 2, 3], [0, 1, 3]]
 
 
-def test_packed_bits_are_spread_over_their_rows():
-    bits = np.array([[0b101, 0], [-1, -1]], dtype=np.int32)
-    masks = stages.RowMasks.unpack([4, 2], bits, like=torch.zeros(1, 40))
+def bits_of(*rows):
+    return np.array(rows, dtype=np.int64).astype(np.int32)
 
-    assert masks.rows.tolist() == [4, 2]
-    assert [row.nonzero().flatten().tolist() for row in masks.allowed] == [[0, 2], list(range(40))]
+
+def test_a_mask_leaves_out_what_its_bits_do_not_name_in_its_own_row():
+    unset = stages.unset_entries([0, 2], bits_of([0b101, 0], [-1, -1]), like=torch.zeros(4, 40))
+
+    assert [row.nonzero().flatten().tolist() for row in ~unset] == [[0, 2], *[list(range(40))] * 3]
 
 
 @pytest.mark.parametrize("vocab_size", [1, 31, 32, 33, 200])
 def test_every_device_unpacks_the_same(vocab_size):
     words = -(-vocab_size // 32)
     bits = np.random.default_rng(0).integers(-(2**31), 2**31, (3, words), dtype=np.int64).astype(np.int32)
-    unpacked = stages.unpacked(torch.from_numpy(bits), vocab_size)
+    unset = stages.unset_entries([0, 1, 2], bits, like=torch.zeros(3, vocab_size))
 
-    allowed = stages.RowMasks.unpack([0, 1, 2], bits, like=torch.zeros(3, vocab_size)).allowed
-    assert unpacked.equal(allowed)
-
-
-def test_a_mask_touches_its_own_row_alone():
-    logits = LOGITS.repeat(2, 1)
-    masks = stages.RowMasks.unpack([2], np.array([[0b1001]], dtype=np.int32), like=logits)
-    stages.mask_rows(logits, masks)
-
-    assert kept(logits) == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 3], [0, 1, 2, 3]]
-    assert logits[[0, 1, 3]].equal(LOGITS.repeat(2, 1)[[0, 1, 3]])
-
-
-def test_masks_of_all_rows_need_not_be_in_order():
-    logits = LOGITS.clone()
-    masks = stages.RowMasks.unpack([1, 0], np.array([[0b0001], [0b1000]], dtype=np.int32), like=logits)
-    stages.mask_rows(logits, masks)
-
-    assert kept(logits) == [[3], [0]]
+    assert stages.unpacked(torch.from_numpy(~bits), vocab_size).equal(unset)
 
 
 def test_allowed_tokens_give_way_to_a_mask_that_leaves_none_of_them():

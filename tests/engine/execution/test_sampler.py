@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -205,3 +206,15 @@ def test_only_rows_that_ask_are_scored():
     _, scores = sample(LOGITS.repeat(3, 1), rows(own))
 
     assert scores.logprobs.shape == (1,)
+
+
+def test_a_mask_holds_against_allowed_tokens_and_bans_which_give_way():
+    draws = [
+        Draw(sampling=SamplingParams(max_tokens=1, seed=0, temperature=0.0, **own), choice=0, is_masked=True)
+        for own in ({}, {"allowed_ids": (1,)}, {"bad_words_ids": ((2,),)}, {"logit_bias": ((1, 100.0),)})
+    ]
+    logits = torch.tensor([[5.0, 6.0, 1.0, 0.0]]).repeat(4, 1)
+    bits = np.full((4, 1), 0b0100, dtype=np.int32)
+
+    token_ids, _ = sample(logits, SamplingRows.gather(draws, [0] * 4, like=logits, bits=bits))
+    assert token_ids.tolist() == [2] * 4
