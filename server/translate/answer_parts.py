@@ -79,8 +79,8 @@ class ChoiceReader:
     def finish_reason(self, reason: FinishReason) -> WireReason:
         """Why the choice ended, as the wire tells it.
 
-        A call that the body chose by name ends with `stop`, as does an answer with a call that came to
-        nothing. Source: OpenAI's guide to structured outputs, on forced calls.
+        A call that the body chose by name ends with `stop`, as OpenAI's own does (its guide to structured
+        outputs calls that an edge case), and so does an answer with a call that came to nothing.
         """
         has_calls = self._calls is not None and self._calls.num_calls > 0 and not self._calls.is_broken
         if reason is not FinishReason.STOP or not has_calls or self._rules.is_named:

@@ -121,7 +121,9 @@ class Dialect:
     def applied(self, request: Request, plan: CallPlan | None, prompt: str, rule: str = "") -> Request:
         """`request` with the grammar of its answer, and with the marks shown that its answer is read by."""
         grammar = self.grammar(plan, prompt, rule)
-        shown = tuple(sorted(self.special_ids.values()))
+        marks = () if plan is None or self.tool_format is None else self.tool_format.markers
+        marks += () if self.tags is None else (self.tags.opening, self.tags.closing)
+        shown = tuple(sorted({self.special_ids[mark] for mark in marks if mark in self.special_ids}))
         if (grammar, shown) == (request.sampling.grammar, ()):
             return request
         return replace(request, sampling=replace(request.sampling, grammar=grammar, shown_special_ids=shown))

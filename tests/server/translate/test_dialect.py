@@ -48,6 +48,7 @@ def test_marks_that_are_special_tokens_are_shown():
 
     assert (found.tool_format, found.special_ids) == (MISTRAL, {"[TOOL_CALLS]": 5})
     assert (applied.sampling.shown_special_ids, applied.sampling.grammar) == ((5,), "")
+    assert found.applied(REQUEST, None, "Hi") is REQUEST
 
 
 def test_a_request_that_needs_neither_is_left_alone():
