@@ -8,9 +8,9 @@ from engine import Request, RequestError
 from server.reasoning import THINK, ReasoningTags, choose_tags, is_open
 from server.tools.formats import JSON, ToolFormat, choose_format
 from server.translate.answer_parts import AnswerRules
-from server.translate.call_grammar import CallRules, forced_calls, free_calls
+from server.translate.call_grammar import CallRules, forced_calls, free_calls, schema_of
 from server.translate.call_plan import CallPlan
-from server.translate.constraint import to_grammar
+from server.translate.constraint import refuse_unenforced, to_grammar
 from server.translate.messages import TurnStyle
 from server.translate.thought_grammar import ThoughtRules, thought_rules
 
@@ -106,12 +106,13 @@ class Dialect:
     def grammar(self, plan: CallPlan | None, prompt: str, rule: str = "") -> str:
         """The grammar of an answer that keeps to `plan` and, where it calls nothing, to `rule`.
 
-        "" where free text does. What may be called without need is called instead of the rule's text;
+        "" where free text does; RequestError for a strict function whose schema cannot be enforced. What may be called without need is called instead of the rule's text;
         reasoning comes before either.
         """
         thoughts = self.thoughts(prompt)
         calls = None
         if plan is not None and self.tool_format is not None:
+            _refuse_unenforced(plan)
             calls = self._calls(plan, self.tool_format, thoughts, rule)
         if calls is not None:
             rules = {**thoughts.rules, **calls.rules}
@@ -148,3 +149,9 @@ class Dialect:
             is_parallel=plan.is_parallel,
             not_first=thoughts.opening,
         )
+
+
+def _refuse_unenforced(plan: CallPlan) -> None:
+    for function in plan.callable:
+        if function.strict:
+            refuse_unenforced(schema_of(function), "functions" if plan.is_legacy else "tools")

@@ -103,3 +103,16 @@ def test_a_call_may_take_the_place_of_a_formatted_answer(fields, text, is_taken)
 
 def test_without_calls_and_rules_there_is_no_grammar():
     assert dialect(QWEN).grammar(None, "Hi") == ""
+
+
+def test_a_strict_schema_that_cannot_be_enforced_is_refused():
+    schema = {"type": "object", "minProperties": 5}
+    strict, loose = (
+        {"type": "function", "function": {"name": "f", "parameters": schema, "strict": is_strict}}
+        for is_strict in (True, False)
+    )
+    with pytest.raises(RequestError) as caught:
+        dialect().grammar(plan(tools=[strict]), "Hi")
+
+    assert caught.value.param == "tools"
+    assert dialect().grammar(plan(tools=[loose], tool_choice="required"), "Hi")
