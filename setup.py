@@ -15,8 +15,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 FOLDER = "engine/kernels/cpu"
-COMMON_SOURCES = ["context.cpp", "decode_step.cpp", "operations.cpp", "packing.cpp", "thread_pool.cpp"]
-KERNEL_SOURCES = ["attention.cpp", "elementwise.cpp", "level.cpp", "limits.cpp", "linear.cpp"]
+COMMON_SOURCES = [
+    "context.cpp",
+    "decode_step.cpp",
+    "operations.cpp",
+    "packing.cpp",
+    "sampling_rows.cpp",
+    "thread_pool.cpp",
+]
+KERNEL_SOURCES = ["attention.cpp", "elementwise.cpp", "level.cpp", "limits.cpp", "linear.cpp", "sampling.cpp"]
 COMPILE_FLAGS = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 LINK_FLAGS = ["-pthread", "-s"]
 if sys.platform == "linux":

@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if not isinstance(first, Configure):
         sys.stderr.write(f"the first message must be Configure, not {type(first).__name__}\n")
         return 1
-    configure_logging(first.config.log_level)
+    configure_logging(first.config.log_level, first.config.log_format)
     outbox = Outbox(channel.send)
     outbox.start()
     try:

@@ -13,13 +13,17 @@ from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
 from engine.execution.device import cache_bytes, choose_device, choose_dtype, requested_dtype, set_cpu_threads
+from engine.execution.native_sampler import NativeSampler
 from engine.execution.runner import Model, ModelRunner
+from engine.execution.sampler import Sampler, TorchSampler
 from engine.intake import Intake, IntakeRules
 from engine.kernels.cpu.native import NativeKernels
+from engine.kernels.cpu.sampling import NativeSampling
 from engine.kernels.ops import native_ops, select_native, select_ops
 from engine.layers.kit import LayerKit
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Loading, ModelCard, ToEngine
+from engine.metering import StepMeter
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.fused import FusedDecoder
@@ -79,8 +83,10 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         has_prefix_cache=config.cache.has_prefix_cache,
     )
     intake = Intake(receive, outbox.put, rules, masks, num_threads=num_threads)
-    runner = ModelRunner(kernels.model(decoder), store, layout, device, masks)
-    parts = LoopParts(intake=intake, scheduler=scheduler, runner=runner, outbox=outbox)
+    runner = ModelRunner(kernels.model(decoder), store, layout, masks=masks, sampler=kernels.sampler())
+    parts = LoopParts(
+        intake=intake, scheduler=scheduler, runner=runner, outbox=outbox, meter=StepMeter(scheduler)
+    )
     return BuiltEngine(
         loop=StepLoop(parts, config.scheduling.steps_in_flight),
         intake=intake,
@@ -108,6 +114,9 @@ class _Kernels:
             return decoder
         torch.set_num_threads(1)  # the kernels have threads of their own; two pools would hold up each other
         return FusedDecoder(decoder, self.native)
+
+    def sampler(self) -> Sampler:
+        return TorchSampler() if self.native is None else NativeSampler(NativeSampling(self.native))
 
 
 def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int) -> _Kernels:

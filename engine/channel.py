@@ -49,7 +49,7 @@ class AsyncEnd:
         return cls(reader, writer)
 
     def post(self, message: ToEngine) -> None:
-        """Queue `message` without waiting, for small ones whose number is bounded by what is open.
+        """Queue `message` without waiting: the number of messages is bounded by what is open.
 
         Posted and sent messages leave in the order of the calls. After the end of the channel the
         message is dropped: whoever waits for its effect learns of the end by reading.

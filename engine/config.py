@@ -12,7 +12,10 @@ from engine.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 KERNELS = ("auto", "native", "reference")
+ADMISSIONS = ("optimistic", "guaranteed")
+MAX_AGEING_S = 1e6  # beyond it sums with a time of arrival lose their microseconds
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +76,31 @@ class SchedulingConfig:
 
     `max_step_tokens` is the token budget of a step; `max_chunk_tokens` the most uncommitted
     positions of one sequence (the C of the ring); `steps_in_flight` 1, or 2 with look-ahead.
+    `max_per_key` is the most sequences of one caller, None for no limit of its own. With
+    `admission` optimistic a sequence begins when what it needs now is free, with guaranteed when
+    the worst case of all is. A point of priority weighs `priority_ageing_s` seconds of waiting.
     """
 
     max_step_tokens: int = 512
     max_chunk_tokens: int = 256
     max_running: int = 64
     max_waiting: int = 256
+    max_per_key: int | None = None
+    admission: str = "optimistic"
+    priority_ageing_s: float = 30.0
     steps_in_flight: int = 1
 
     def __post_init__(self) -> None:
         for name in ("max_step_tokens", "max_chunk_tokens", "max_running"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_waiting", self.max_waiting, 0)
+        if self.max_per_key is not None:
+            _at_least("max_per_key", self.max_per_key, 1)
+        _one_of("admission", self.admission, ADMISSIONS)
+        if not 0 < self.priority_ageing_s <= MAX_AGEING_S:
+            raise ConfigError(
+                f"priority_ageing_s is {self.priority_ageing_s}; it must be above 0 and at most {MAX_AGEING_S:g}"
+            )
         if self.max_step_tokens < self.max_running:
             raise ConfigError(
                 f"max_step_tokens is {self.max_step_tokens}, below max_running {self.max_running}; a step must "
@@ -120,9 +136,11 @@ class EngineConfig:
     scheduling: SchedulingConfig = field(default_factory=SchedulingConfig)
     supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
     log_level: str = "info"
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         _one_of("log_level", self.log_level, LOG_LEVELS)
+        _one_of("log_format", self.log_format, LOG_FORMATS)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

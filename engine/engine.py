@@ -14,13 +14,9 @@ from pathlib import Path
 from engine.clock import Clock, SystemClock, wait_within
 from engine.config import EngineConfig
 from engine.engine_process import ENGINE_COMMAND
-from engine.errors import (
-    ContextLengthError,
-    EngineError,
-    EngineUnavailableError,
-    OverloadedError,
-    RequestError,
-)
+from engine.errors import EngineError, EngineUnavailableError
+from engine.insight import Insight
+from engine.limits import Limits
 from engine.messages import Drain, Load, ModelCard, Submit
 from engine.open_requests import OpenRequests
 from engine.request import Request
@@ -35,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 SOON_S = 2.0  # when to try again while the engine starts
 LATER_S = 10.0  # when it is on its way out, and another has to take its place
-LONGEST_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +72,11 @@ class Engine:
         self._config = config
         self._clock = clock or SystemClock()
         self._requests = OpenRequests(self._clock.now)
+        self._limits = Limits(config.scheduling, self._requests)
         self._supervisor = Supervisor(
             config, self._requests, on_change=self._tell_change, command=command, clock=self._clock
         )
+        self.insight = Insight(self._supervisor, self._requests, self._clock)
         if config.model.chat_template is not None:
             load_tokenizer = partial(load_tokenizer, chat_template=Path(config.model.chat_template))
         self._text = TokenizerThreads(Path(config.model.path), load_tokenizer)
@@ -182,22 +179,25 @@ class Engine:
     async def submit(self, request: Request) -> TokenStream:
         """Hand `request` to the engine; its stream, once it is queued there.
 
-        Refuses what can never be served with a RequestError, and what cannot be served now with an
-        OverloadedError or EngineUnavailableError. If the caller is cancelled, so is the request.
+        Refuses what can never be served with a RequestError, and what cannot be served now with a
+        RateLimitedError, OverloadedError or EngineUnavailableError. If the caller is cancelled, so is
+        the request. Its time runs from here on; a DeadlineError ends it, here or in its stream.
         """
         card = self.card
         if card is None or self._state()[0] is not EngineState.READY:
             raise self._unavailable()
-        self._refuse_misfit(request, card)
-        self._refuse_overload(request)
+        self._limits.refuse_misfit(request, card)
+        self._limits.refuse_overload(request)
         tokenizer = self._require_tokenizer()
         rules = TextRules.of(request.sampling, tokenizer.special_ids, frozenset(card.eos_ids))
         texts = [ChoiceText(tokenizer, rules) for _ in range(request.num_choices)]
         opened = self._requests.open(request, texts, self._supervisor.post)
+        self._requests.keep_time(opened, self._clock)
         try:
             if request.sampling.grammar:
                 await self._supply_vocabulary()
-            await self._supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
+            # Not `send`: an engine that reads nothing would hold it up beyond the request's time.
+            self._supervisor.post(Submit(request=request, first_sequence_id=opened.first_sequence_id))
             await opened.wait_accepted()
         except BaseException:
             await opened.stream.aclose()
@@ -210,7 +210,7 @@ class Engine:
             vocabulary = await self._text.vocabulary()
             if self._supplied_generation != self._supervisor.status.generation:
                 self._supplied_generation = self._supervisor.status.generation
-                await self._supervisor.send(vocabulary)
+                self._supervisor.post(vocabulary)
 
     async def clear_cache(self) -> int:
         """Forget every cached prefix, for later requests; how many blocks were forgotten.
@@ -222,41 +222,6 @@ class Engine:
         order, answer = self._requests.orders.open()
         self._supervisor.post(order)
         return await answer
-
-    def _refuse_misfit(self, request: Request, card: ModelCard) -> None:
-        """RequestError for what this model, or one request at a time, can never do."""
-        if request.request_id in self._requests:
-            raise RequestError(
-                f"request id {request.request_id!r} is under way; ids must differ", "request_id"
-            )
-        request.refuse_foreign_ids(card.vocab_size)
-        if request.max_total_tokens > card.max_context:
-            raise ContextLengthError(
-                f"This model's maximum context length is {card.max_context} tokens, but "
-                f"{request.max_total_tokens} were requested: {len(request.prompt_ids)} in the prompt and "
-                f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens.",
-                "max_tokens" if len(request.prompt_ids) < card.max_context else "prompt",
-            )
-        if request.num_choices > self._max_sequences:
-            raise RequestError(f"n is {request.num_choices}; at most {self._max_sequences} fit here", "n")
-
-    def _refuse_overload(self, request: Request) -> None:
-        """OverloadedError if there is no place; to be tried again when what waits now has been served."""
-        num_open = self._requests.num_sequences
-        if num_open + request.num_choices <= self._max_sequences:
-            return
-        max_running = self._config.scheduling.max_running
-        num_rounds = max(0, num_open - max_running) / max_running
-        retry_after_s = min(max(1.0, num_rounds * self._requests.mean_duration_s), LONGEST_RETRY_S)
-        raise OverloadedError(
-            f"{num_open} sequences are running or waiting, of at most {self._max_sequences}; "
-            f"try again in {retry_after_s:.0f} s",
-            retry_after_s,
-        )
-
-    @property
-    def _max_sequences(self) -> int:
-        return self._config.scheduling.max_running + self._config.scheduling.max_waiting
 
     def _require_tokenizer(self) -> Tokenizer:
         if self._text.tokenizer is None or self._closing is EngineState.STOPPED:

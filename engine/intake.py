@@ -20,6 +20,7 @@ from engine.messages import (
     ClearCache,
     Drain,
     Finish,
+    Inspect,
     Refused,
     Submit,
     ToEngine,
@@ -39,7 +40,7 @@ class Stop:
     """The server closed the channel, or is gone."""
 
 
-Work = tuple[Sequence, ...] | Abort | Finish | ClearCache | Drain | Stop
+Work = tuple[Sequence, ...] | Abort | Finish | ClearCache | Inspect | Drain | Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Intake:
         match message:
             case Submit():
                 self._submit(message)
-            case Abort() | Finish() | ClearCache() | Drain() | Vocabulary():
+            case Abort() | Finish() | ClearCache() | Inspect() | Drain() | Vocabulary():
                 self._queue.put(message)
             case _:
                 logger.error("message ignored kind=%s", type(message).__name__)

@@ -18,11 +18,14 @@ from engine.messages import (
     Drain,
     Drained,
     Finish,
+    Inspect,
+    Inspected,
     Load,
     Pulse,
     ToServer,
     Updates,
 )
+from engine.metering import StepMeter
 from engine.plan import Runner, StepHandle, StepPlan
 from engine.scheduling.scheduler import Scheduler
 
@@ -48,6 +51,7 @@ class LoopParts:
     scheduler: Scheduler
     runner: Runner
     outbox: Outgoing
+    meter: StepMeter
 
 
 class StepLoop:
@@ -58,6 +62,7 @@ class StepLoop:
         self._scheduler = parts.scheduler
         self.runner = parts.runner
         self._outbox = parts.outbox
+        self._meter = parts.meter
         self._steps_in_flight = steps_in_flight
         self._in_flight: deque[StepHandle] = deque()
         self._num_failed_steps = 0
@@ -76,12 +81,12 @@ class StepLoop:
             self._admit(self._intake.take(wait_s=IDLE_WAIT_S if is_idle else 0))
             if self._is_stopping:
                 return
-            updates = self._step()
-            if updates.sequence_ids or updates.failures:
+            updates = self._meter.tell(self._step())
+            if updates.sequence_ids or updates.failures or updates.waited_s:
                 self._outbox.put(updates)
                 told = updates.load
-            elif is_idle or updates.load != told:
-                self._outbox.put(Pulse(load=updates.load))
+            elif is_idle or updates.stats is not None or updates.load != told:
+                self._outbox.put(Pulse(load=updates.load, stats=updates.stats))
                 told = updates.load
             if self._is_draining and not self._scheduler.has_work and not self._in_flight:
                 self._outbox.put(Drained())
@@ -92,6 +97,7 @@ class StepLoop:
             match piece:
                 case tuple():
                     self._scheduler.add(piece)
+                    self._meter.queued(piece)
                 case Abort(request_id=request_id):
                     self._scheduler.abort(request_id)
                 case Finish(request_id=request_id, choice=choice):
@@ -99,6 +105,8 @@ class StepLoop:
                 case ClearCache(order_id=order_id):
                     num_blocks = self._scheduler.clear_cache()
                     self._outbox.put(CacheCleared(order_id=order_id, num_blocks=num_blocks))
+                case Inspect(number=number):
+                    self._outbox.put(Inspected(number=number, view=self._meter.view()))
                 case Drain():
                     self._is_draining = True
                 case Stop():
@@ -108,9 +116,11 @@ class StepLoop:
         """Begin one step, and finish the oldest once as many as allowed are in flight."""
         plan = self._scheduler.plan()
         if plan.chunks:
+            self._meter.begun(plan)
             try:
                 self._in_flight.append(self.runner.begin(plan))
             except Exception as error:  # noqa: BLE001 - the loop's boundary: others go on
+                self._meter.failed(is_newest=True)
                 return self._fail(plan, error)
         elif not self._in_flight and self._scheduler.has_work:
             raise EngineCrashedError(
@@ -124,7 +134,9 @@ class StepLoop:
         try:
             result = self.runner.finish(handle)
         except Exception as error:  # noqa: BLE001 - as above
+            self._meter.failed(is_newest=False)
             return self._fail(handle.plan, error)
+        self._meter.finished(handle.plan)
         self._num_failed_steps = 0
         return self._scheduler.commit(handle.plan, result)
 

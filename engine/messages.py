@@ -1,21 +1,24 @@
 """What crosses the border between the server process and the engine process.
 
-All are frozen, survive pickling and compare equal. A channel belongs to exactly one engine
+All are frozen, survive pickling and compare equal; those that every step sends are named tuples,
+which the interpreter packs and unpacks by itself. A channel belongs to exactly one engine
 process, so a late message of a dead one has no channel to arrive on, and none carries a generation.
 
-To the engine:   Configure first; then Submit, Abort, Finish, ClearCache; Drain before the end. A
-                 Vocabulary comes before the first Submit with a grammar.
+To the engine:   Configure first; then Submit, Abort, Finish, ClearCache, Inspect; Drain before the end.
+                 A Vocabulary comes before the first Submit with a grammar.
 To the server:   Loading until Ready (or Failed); then Accepted or Refused for each Submit;
                  Updates after a step, Pulse when there is nothing to tell; CacheCleared for each
-                 ClearCache; Drained.
+                 ClearCache and Inspected for each Inspect; Drained.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.prefix_report import NO_LOOKUPS, PrefixCounters, PrefixReport
 from engine.request import FinishReason, Request
+from engine.stats import EngineStats, EngineView
 from engine.token_scores import TokenScores
 
 
@@ -62,6 +65,13 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inspect:
+    """Tell what is live, between two steps, as the `Inspected` of the same `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """The exact bytes of every token, in order of ids, and which of them are no text.
 
@@ -103,8 +113,7 @@ class ModelCard:
     num_blocks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Load(NamedTuple):
     """How busy the engine is, when it says so.
 
     `num_preemptions` and `prefix` count since the engine process started.
@@ -118,12 +127,15 @@ class Load:
     prefix: PrefixCounters = NO_LOOKUPS
 
 
+NO_LOAD = Load()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """The engine answers requests from now on."""
 
     card: ModelCard
-    load: Load = Load()
+    load: Load = NO_LOAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +160,7 @@ class Refused:
     error: EngineError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updates:
+class Updates(NamedTuple):
     """All of a step's news, in columns: no object per token.
 
     Row r tells of sequence `sequence_ids[r]`, which got the next `num_tokens[r]` of the flat
@@ -160,7 +171,8 @@ class Updates:
     how probable the next tokens of a sequence's prompt were, from its second one on. `num_cached`
     names sequences that began behind a cached prefix, with its length, at their first token, and
     `prefix_reports` tells more of it where the request asked. `failures` names sequences that ended
-    with an error; they are in no row.
+    with an error; they are in no row. `waited_s` names sequences whose first
+    chunk was computed, with the seconds they had waited for it. `stats` comes at most once a second.
 
         sequence_ids (4, 9)  num_tokens (1, 2)  token_ids (17, 5, 6)  finish_reasons (None, STOP)
     """
@@ -178,14 +190,25 @@ class Updates:
     prefix_reports: tuple[tuple[int, PrefixReport], ...] = ()
     finish_reasons: tuple[FinishReason | None, ...] = ()
     failures: tuple[tuple[int, EngineError], ...] = ()
+    waited_s: tuple[tuple[int, float], ...] = ()
     load: Load = Load()
+    stats: EngineStats | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
-    """The loop lives, and has nothing to tell."""
+    """The loop lives, and has nothing to tell but its `stats`, where they are due."""
 
     load: Load
+    stats: EngineStats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """The answer to the `Inspect` of the same number."""
+
+    number: int
+    view: EngineView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,5 +224,7 @@ class Drained:
     """Nothing is under way any more, and nothing new is accepted."""
 
 
-ToEngine = Configure | Vocabulary | Submit | Abort | Finish | ClearCache | Drain
-ToServer = Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | CacheCleared | Drained
+ToEngine = Configure | Vocabulary | Submit | Abort | Finish | ClearCache | Inspect | Drain
+ToServer = (
+    Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | CacheCleared | Inspected | Drained
+)

@@ -11,23 +11,23 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from engine.errors import EngineError, EngineUnavailableError
+from engine.clock import Clock
+from engine.errors import DeadlineError, EngineError, EngineUnavailableError
+from engine.logs import shown_ms
 from engine.messages import (
     Abort,
     Accepted,
     CacheCleared,
     Drained,
-    Finish,
     Refused,
-    ToEngine,
     Updates,
 )
 from engine.open_orders import OpenOrders
-from engine.prefix_report import PrefixReport
+from engine.open_request import OpenRequest, Post
 from engine.request import MAX_CHOICES, FinishReason, Request
-from engine.stream import TokenEvent, TokenStream
-from engine.text.detokenizer import ChoiceText, Delta
-from engine.text.token_logprob import TokenLogprob
+from engine.request_record import ABORTED, RequestTally
+from engine.stream import TokenStream
+from engine.text.detokenizer import ChoiceText
 from engine.token_scores import TokenScores
 
 logger = logging.getLogger(__name__)
@@ -35,114 +35,6 @@ logger = logging.getLogger(__name__)
 SCORED = MAX_CHOICES  # the bit of a sequence id that says: this one's tokens have log-probabilities
 SEQUENCE_ID_STRIDE = 2 * MAX_CHOICES
 NEWEST_WEIGHT = 0.2  # of the last request in the running mean of durations
-NO_DELTA = Delta(text="", token_ids=(), logprobs=(), is_stopped=False)
-
-Post = Callable[[ToEngine], None]
-
-
-class OpenRequest:
-    """One request under way: feeds its stream, until every choice has ended or the whole has."""
-
-    def __init__(
-        self,
-        stream: TokenStream,
-        texts: Sequence[ChoiceText],
-        *,
-        first_sequence_id: int,
-        post: Post,
-        opened_s: float,
-    ) -> None:
-        """`texts` has one entry per choice; `post` sends to the engine process that serves it."""
-        self.stream = stream
-        self.first_sequence_id = first_sequence_id
-        self.post = post
-        self.opened_s = opened_s
-        self.first_token_s: float | None = None
-        self.reasons: dict[int, FinishReason] = {}
-        self.num_cached_tokens = 0
-        self.prefix_report: PrefixReport | None = None
-        self._texts = tuple(texts)
-        self._prompt_logprobs: list[TokenLogprob | None] = []
-        if stream.request.sampling.prompt_logprobs is not None:
-            self._prompt_logprobs.append(None)  # of the first token, which nothing predicts
-        self._answer = asyncio.get_running_loop().create_future()
-
-    @property
-    def request(self) -> Request:
-        """What the caller asked."""
-        return self.stream.request
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every choice has its finish reason."""
-        return len(self.reasons) == len(self._texts)
-
-    @property
-    def num_output_tokens(self) -> int:
-        """Tokens of all choices so far."""
-        return sum(text.num_tokens for text in self._texts)
-
-    async def wait_accepted(self) -> None:
-        """Return when the engine process has queued the request; raise what came instead."""
-        error = await self._answer
-        if error is not None:
-            raise error
-
-    def answer(self, error: EngineError | None) -> None:
-        """The request is queued, or `error` says why it is not; later answers change nothing."""
-        if not self._answer.done():
-            self._answer.set_result(error)
-
-    def feed_prompt(self, scores: TokenScores) -> None:
-        """Take the scores of the prompt's next tokens; they come with the first event of choice 0."""
-        start = len(self._prompt_logprobs)
-        token_ids = self.request.prompt_ids[start : start + len(scores)]
-        self._prompt_logprobs += self._texts[0].name_tokens(token_ids, scores)
-
-    def feed_cached(self, choice: int, num_cached: int) -> None:
-        """A choice began behind a cached prefix; the first one's counts for the prompt."""
-        if choice == 0:
-            self.num_cached_tokens = num_cached
-
-    def feed(
-        self,
-        choice: int,
-        token_ids: tuple[int, ...],
-        logprobs: TokenScores | None,
-        finish_reason: FinishReason | None,
-    ) -> None:
-        """Take the next tokens of a choice that has not ended, and its end if this is it.
-
-        A stop string that completes in these tokens comes before `finish_reason`, and if the
-        engine process does not know yet that the choice has ended, it is told.
-        """
-        text = self._texts[choice]
-        delta = text.feed(token_ids, logprobs) if token_ids else NO_DELTA
-        if delta.is_stopped and finish_reason is None:
-            self.post(Finish(request_id=self.request.request_id, choice=choice))
-        if finish_reason is not None and not delta.is_stopped:
-            delta = _joined(delta, text.flush())
-        if delta.is_stopped:
-            finish_reason = FinishReason.STOP
-        if finish_reason is not None:
-            self.reasons[choice] = finish_reason
-        elif not (delta.text or delta.token_ids):
-            return
-        event = TokenEvent(
-            choice=choice,
-            text=delta.text,
-            token_ids=delta.token_ids,
-            logprobs=delta.logprobs,
-            num_output_tokens=text.num_tokens,
-            num_cached_tokens=self.num_cached_tokens,
-            finish_reason=finish_reason,
-            prompt_logprobs=() if choice else tuple(self._prompt_logprobs),
-            prefix_report=None if choice else self.prefix_report,
-        )
-        if not choice:
-            self._prompt_logprobs = []
-            self.prefix_report = None
-        self.stream.put(event)
 
 
 class OpenRequests:
@@ -158,6 +50,7 @@ class OpenRequests:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.orders = OpenOrders()
+        self.tally = RequestTally()
         self._now = now
         self._requests: dict[str, OpenRequest] = {}
         self._by_sequence: dict[int, OpenRequest] = {}
@@ -170,9 +63,19 @@ class OpenRequests:
         return request_id in self._requests
 
     @property
+    def ages_s(self) -> dict[str, float]:
+        """How long each request has been open, by its id."""
+        now_s = self._now()
+        return {request_id: now_s - opened.opened_s for request_id, opened in self._requests.items()}
+
+    @property
     def num_sequences(self) -> int:
         """Sequences that have not ended, of all requests together."""
         return len(self._by_sequence)
+
+    def num_sequences_of(self, caller: str) -> int:
+        """Of these, those of one caller."""
+        return sum(opened.request.caller == caller for opened in self._by_sequence.values())
 
     @property
     def mean_duration_s(self) -> float:
@@ -191,10 +94,17 @@ class OpenRequests:
         self._idle.clear()
         return opened
 
+    def keep_time(self, opened: OpenRequest, clock: Clock) -> None:
+        """End a request with a DeadlineError when its time is over, wherever it is then."""
+        timeout_s = opened.request.timeout_s
+        if timeout_s is not None:
+            opened.timer = asyncio.create_task(self._expire(opened, clock, timeout_s))
+
     def hear(self, message: Updates | Accepted | Refused | CacheCleared | Drained) -> None:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
         match message:
             case Updates():
+                self._take_waits(message)
                 self._take_prompt_scores(message)
                 self._take_prefixes(message)
                 self._take_rows(message)
@@ -222,6 +132,13 @@ class OpenRequests:
     async def wait_idle(self) -> None:
         """Return when no request is under way."""
         await self._idle.wait()
+
+    def _take_waits(self, updates: Updates) -> None:
+        for sequence_id, waited_s in updates.waited_s:
+            opened = self._by_sequence.get(sequence_id)
+            if opened is not None and opened.waited_s is None:
+                opened.waited_s = waited_s
+                self.tally.waited(waited_s)
 
     def _take_prompt_scores(self, updates: Updates) -> None:
         for sequence_id, scores in updates.prompt_scores:
@@ -268,9 +185,9 @@ class OpenRequests:
         logprobs: TokenScores | None,
         finish_reason: FinishReason | None,
     ) -> None:
-        if opened.first_token_s is None and token_ids:
-            opened.first_token_s = self._now()
         choice = sequence_id - opened.first_sequence_id
+        if token_ids:
+            self._time(opened, choice, len(token_ids))
         try:
             opened.feed(choice, token_ids, logprobs, finish_reason)
         except Exception:  # as in the step loop: one request's fault ends that request alone
@@ -288,6 +205,19 @@ class OpenRequests:
             opened.stream.end()
             self._forget(opened, ",".join(opened.reasons[choice] for choice in sorted(opened.reasons)))
 
+    def _time(self, opened: OpenRequest, choice: int, num_tokens: int) -> None:
+        """Tokens of a choice came now; of several at once each counts an equal part of the time."""
+        now_s = self._now()
+        last_s = opened.last_token_s.get(choice)
+        opened.last_token_s[choice] = now_s
+        self.tally.num_generated_tokens += num_tokens
+        if last_s is not None:
+            self.tally.inter_token_s.observe((now_s - last_s) / num_tokens, num_tokens)
+        elif opened.first_token_s is None:
+            opened.first_token_s = now_s
+            num_prompt = len(opened.request.prompt_ids)
+            self.tally.first_token(now_s - opened.opened_s, num_prompt, opened.num_cached_tokens)
+
     def _take_failures(self, updates: Updates) -> None:
         for sequence_id, error in updates.failures:
             opened = self._by_sequence.pop(sequence_id, None)
@@ -302,48 +232,38 @@ class OpenRequests:
         opened.stream.end(error.fresh())
         self._forget(opened, type(error).__name__)
 
+    async def _expire(self, opened: OpenRequest, clock: Clock, timeout_s: float) -> None:
+        await clock.sleep(timeout_s)
+        opened.timer = None
+        opened.post(Abort(request_id=opened.request.request_id))
+        over = f"the request's time, {timeout_s:g} s, was over after {opened.num_output_tokens} tokens"
+        self._fail(opened, DeadlineError(f"{over}; allow it more, or ask for less"))
+
     def _abort(self, request_id: str) -> None:
         opened = self._requests[request_id]
         opened.post(Abort(request_id=request_id))
-        self._forget(opened, "abort")
+        self._forget(opened, ABORTED)
 
     def _forget(self, opened: OpenRequest, reason: str) -> None:
         del self._requests[opened.request.request_id]
+        if opened.timer is not None:
+            opened.timer.cancel()
         for sequence_id in _sequence_ids(opened):
             self._by_sequence.pop(sequence_id, None)
         if not self._requests:
             self._idle.set()
-        duration_s = self._now() - opened.opened_s
+        record = opened.to_record(reason, self._now())
+        opened.stream.record = record
+        self.tally.ended(record)
         if opened.first_token_s is not None:  # else it says nothing of how long one takes
             weight = NEWEST_WEIGHT if self._mean_duration_s else 1.0
-            self._mean_duration_s += weight * (duration_s - self._mean_duration_s)
-        _log_end(opened, reason, duration_s)
+            self._mean_duration_s += weight * (record.duration_s - self._mean_duration_s)
+        logger.debug(
+            "request ended id=%s reason=%s output_tokens=%d queue_ms=%s first_token_ms=%s duration_ms=%.1f",
+            record.request.request_id, reason, record.num_output_tokens, shown_ms(record.waited_s),
+            shown_ms(record.to_first_token_s), 1000 * record.duration_s,
+        )  # fmt: skip
 
 
 def _sequence_ids(opened: OpenRequest) -> range:
     return range(opened.first_sequence_id, opened.first_sequence_id + opened.request.num_choices)
-
-
-def _joined(first: Delta, second: Delta) -> Delta:
-    return Delta(
-        text=first.text + second.text,
-        token_ids=first.token_ids + second.token_ids,
-        logprobs=first.logprobs + second.logprobs,
-        is_stopped=first.is_stopped or second.is_stopped,
-    )
-
-
-def _log_end(opened: OpenRequest, reason: str, duration_s: float) -> None:
-    """The one line per request; a request that ended before its first token has `-` for its time."""
-    first_token_ms = "-"
-    if opened.first_token_s is not None:
-        first_token_ms = f"{1000 * (opened.first_token_s - opened.opened_s):.1f}"
-    logger.info(
-        "request finished id=%s reason=%s prompt_tokens=%d output_tokens=%d first_token_ms=%s duration_ms=%.1f",
-        opened.request.request_id,
-        reason,
-        len(opened.request.prompt_ids),
-        opened.num_output_tokens,
-        first_token_ms,
-        1000 * duration_s,
-    )

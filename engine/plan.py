@@ -1,18 +1,18 @@
 """One step as plain data: `StepPlan` in, `StepResult` out, and `Runner`, the protocol between them.
 
 Plans and results are printable, picklable and replayable. They hold no tensors, and nothing here
-knows who made the plan or what computes it.
+knows who made the plan or what computes it. What a step has one of for every sequence is a named
+tuple, made in a quarter of the time of a frozen dataclass.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.request import SamplingParams
 from engine.token_scores import TokenScores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkTable:
+class ChunkTable(NamedTuple):
     """The blocks of one cache group that a chunk reads and writes: the ring, rotated.
 
     Consecutive block numbers from `first_block` on, oldest first, so position p lies in slot
@@ -24,8 +24,7 @@ class ChunkTable:
     block_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
+class Draw(NamedTuple):
     """Sample one token from the chunk's last row.
 
     The random numbers are a function of seed, choice and the new token's position alone.
@@ -43,8 +42,7 @@ class Draw:
     num_prompt: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Positions [start, stop) of one sequence, to be computed in this step.
 
     `token_ids` are their ids. With look-ahead the last one may not be known yet: then

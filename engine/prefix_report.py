@@ -5,6 +5,8 @@ Frozen values that cross the border as they are; they know neither pool nor HTTP
 
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import add
+from typing import NamedTuple
 
 
 class MissReason(StrEnum):
@@ -42,8 +44,7 @@ class PrefixReport:
     evicted_s_ago: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrefixCounters:
+class PrefixCounters(NamedTuple):
     """Sums since the engine process started; each lookup counts under `num_complete` or one reason.
 
     `num_hits` counts lookups that matched anything, complete or not, `num_tokens` the prompts'
@@ -64,6 +65,21 @@ class PrefixCounters:
     num_cached_tokens: int = 0
     num_evicted_blocks: int = 0
     num_cleared_blocks: int = 0
+
+    def __add__(self, other: "PrefixCounters") -> "PrefixCounters":  # type: ignore[override]  # sums, not a longer tuple
+        return PrefixCounters(*map(add, self, other))
+
+    @property
+    def num_by_result(self) -> dict[str, int]:
+        """Lookups by how they came out: `complete`, or why not."""
+        return {
+            "complete": self.num_complete,
+            **{
+                reason.value: getattr(self, f"num_{reason}")
+                for reason in MissReason
+                if reason is not MissReason.OFF
+            },
+        }
 
 
 NO_LOOKUPS = PrefixCounters()

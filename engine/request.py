@@ -22,6 +22,8 @@ MAX_IDS_IN_A_WORD = 256
 MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
 SEED_BITS = 64
+LEAST_TEMPERATURE = 1e-5
+"""Below this a temperature counts as 0: logits in single precision, divided by it, would soon overflow."""
 
 
 class FinishReason(StrEnum):
@@ -35,7 +37,7 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """How tokens are chosen, and when to stop.
 
-    Off is: `temperature` 0 (greedy), `top_k` 0, `top_p` and `typical_p` 1, `min_p` 0, penalties 0,
+    Off is: `temperature` 0 (greedy, as is all below `LEAST_TEMPERATURE`), `top_k` 0, `top_p` and `typical_p` 1, `min_p` 0, penalties 0,
     `repetition_penalty` 1, `dry_multiplier` 0, `xtc_probability` 0, and every empty tuple. `seed` is
     always set, so that a preempted sequence draws the same tokens again. `dry_range` is how many of
     the newest tokens DRY looks at, 0 for all. `logit_bias` has (id, bias) in order of ids;
@@ -51,6 +53,10 @@ class SamplingParams:
     `spaces_between_special_tokens` puts a space between two that are shown side by side.
 
     `grammar` is what the output must look like, in llguidance's dialect of Lark; "" lets it be anything.
+
+    Two things follow from the rest, and are worked out once, since every step asks: `looks_back` says
+    whether what may be drawn depends on the tokens before, each of which must then be known, and
+    `edits_logits` whether single logits change before the draw.
     """
 
     max_tokens: int
@@ -85,6 +91,8 @@ class SamplingParams:
     shown_special_ids: tuple[int, ...] = ()
     spaces_between_special_tokens: bool = True
     grammar: str = field(default="", repr=False)
+    looks_back: bool = field(init=False, repr=False, compare=False)
+    edits_logits: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, (is_within, limit) in _LIMITS.items():
@@ -94,15 +102,16 @@ class SamplingParams:
                 raise RequestError(f"{param} is {value}; it must be {limit}", param)
         self._refuse_long_lists()
         self._refuse_contradictions()
+        object.__setattr__(self, "looks_back", self._looks_back())
+        edits = self.looks_back or self.logit_bias or self.allowed_ids or self.bad_words_ids
+        object.__setattr__(self, "edits_logits", bool(edits))
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0.0
+        return self.temperature < LEAST_TEMPERATURE
 
-    @property
-    def looks_back(self) -> bool:
-        """Whether what may be drawn depends on the tokens before, each of which must then be known."""
+    def _looks_back(self) -> bool:
         return bool(
             self.presence_penalty
             or self.frequency_penalty
@@ -179,9 +188,11 @@ class Request:
     """One prompt and how to continue it, `num_choices` times independently.
 
     `request_id` is unique among the requests under way; `arrival_s` is wall-clock seconds since
-    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same. Of
-    two requests that wait, the one with the lower `priority` comes first, and of two with the same
-    the one that arrived first. `wants_prefix_report` asks to be told what the prefix cache knew.
+    the epoch, for logs only. Requests share cached prefixes only where `cache_salt` is the same.
+    `caller` says whose it is, without telling the key: callers share what is served fairly. Of one
+    caller's requests that wait, those of lower `priority` come first, and of equals those that
+    arrived first; waiting makes up for priority in time. With a `timeout_s` it
+    ends with an error so long after it was submitted. `wants_prefix_report` asks to be told what the prefix cache knew.
     """
 
     request_id: str
@@ -190,7 +201,9 @@ class Request:
     num_choices: int = 1
     cache_salt: str = ""
     arrival_s: float = 0.0
+    caller: str = ""
     priority: int = 0
+    timeout_s: float | None = None
     wants_prefix_report: bool = False
 
     def __post_init__(self) -> None:
@@ -198,6 +211,8 @@ class Request:
             raise RequestError("the prompt has no tokens; it needs at least one", "prompt")
         if not 1 <= self.num_choices <= MAX_CHOICES:
             raise RequestError(f"n is {self.num_choices}; it must be from 1 to {MAX_CHOICES}", "n")
+        if self.timeout_s is not None and not 0 < self.timeout_s < inf:
+            raise RequestError(f"timeout is {self.timeout_s}; it must be above 0 s, and finite", "timeout")
         if abs(self.priority) > MAX_PRIORITY:
             limits = f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
             raise RequestError(f"priority is {self.priority}; it must be {limits}", "priority")

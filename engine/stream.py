@@ -13,6 +13,7 @@ from typing import Self
 from engine.errors import EngineError
 from engine.prefix_report import PrefixReport
 from engine.request import FinishReason, Request
+from engine.request_record import RequestRecord
 from engine.text.token_logprob import TokenLogprob
 
 
@@ -43,11 +44,12 @@ class TokenStream:
 
     It ends when every choice has had its finish reason, or raises one EngineError, once, after the
     events that came before it. Events of one choice that wait together are read as one. A reader
-    that is cancelled while it waits loses nothing.
+    that is cancelled while it waits loses nothing. `record` tells how the request went, once it has ended.
     """
 
     def __init__(self, request: Request, *, on_abort: Callable[[], None]) -> None:
         self.request = request
+        self.record: RequestRecord | None = None
         self._on_abort = on_abort
         self._waiting: dict[int, list[TokenEvent]] = {}
         self._error: EngineError | None = None

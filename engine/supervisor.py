@@ -21,6 +21,8 @@ from engine.messages import (
     Configure,
     Drained,
     Failed,
+    Inspect,
+    Inspected,
     Load,
     Loading,
     ModelCard,
@@ -33,6 +35,7 @@ from engine.messages import (
 )
 from engine.open_requests import OpenRequests
 from engine.signs_of_life import SignsOfLife
+from engine.stats import EngineCounters, EngineStats, EngineView
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,8 @@ class EngineStatus:
     """What is known of the engine process: the Supervisor writes it, others read.
 
     `generation` counts the processes from 1; `card` is that of the last process that was ready;
-    `load` what its loop said last; `error` is why it ended for good.
+    `load` and `stats` what its loop said last, at `heard_s` of the supervisor's clock; `counters` are those
+    of its predecessors together. `pid` is None while there is no process. `error` is why it ended for good.
     """
 
     state: EngineState = EngineState.STARTING
@@ -66,6 +70,10 @@ class EngineStatus:
     generation: int = 0
     card: ModelCard | None = None
     load: Load = field(default_factory=Load)
+    stats: EngineStats = field(default_factory=EngineStats)
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    heard_s: float | None = None
+    pid: int | None = None
     error: EngineError | None = None
 
 
@@ -131,6 +139,8 @@ class Supervisor:
         self._clock = clock or SystemClock()
         self._process: EngineProcess | None = None
         self._task: asyncio.Task[None] | None = None
+        self._inspections: dict[int, asyncio.Future[EngineView | None]] = {}
+        self._num_inspections = 0
 
     def start(self) -> None:
         """Begin; once only."""
@@ -142,10 +152,18 @@ class Supervisor:
         if self._process is not None:
             self._process.channel.post(message)
 
-    async def send(self, message: ToEngine) -> None:
-        """Send, and wait while the engine is slow to read; dropped when there is no process."""
-        if self._process is not None:
-            await self._process.channel.send(message)
+    async def inspect(self, limit_s: float) -> EngineView | None:
+        """What is live in the engine process; None where it does not say so in time, or there is none."""
+        if self._process is None or self.status.state is not EngineState.READY:
+            return None
+        number = self._num_inspections = self._num_inspections + 1
+        answer = self._inspections[number] = asyncio.get_running_loop().create_future()
+        self.post(Inspect(number=number))
+        try:
+            await wait_within(self._clock, limit_s, [answer])
+            return answer.result() if answer.done() else None
+        finally:
+            del self._inspections[number]
 
     async def stop(self) -> None:
         """End the process, or the attempt to start one, and return when it is reaped.
@@ -198,13 +216,15 @@ class Supervisor:
             self._log_crash(stillborn, ())
             return stillborn
         logger.info("engine process started pid=%d generation=%d", process.pid, self.status.generation)
+        self.status.pid = process.pid
         death: _Death | None = None
         try:
             process.channel.post(Configure(config=self._config))
             death = await self._watch(process)
             return death
         finally:
-            self._process = None
+            self._process = self.status.pid = None
+            self._close_accounts()
             await self._put_down(process, death)
 
     async def _watch(self, process: EngineProcess) -> _Death:
@@ -240,6 +260,14 @@ class Supervisor:
                 if death is not None and self.status.error is None:
                     self._log_crash(death, process.last_lines)
 
+    def _close_accounts(self) -> None:
+        """Keep what the process had counted, and answer for it those who wait to look into it."""
+        self.status.counters += self.status.stats.counters
+        self.status.stats = EngineStats()
+        for answer in self._inspections.values():
+            if not answer.done():
+                answer.set_result(None)
+
     def _log_crash(self, death: _Death, last_lines: tuple[str, ...]) -> None:
         logger.error(
             "engine crashed status=%r generation=%d requests=%s stderr=%r",
@@ -251,11 +279,14 @@ class Supervisor:
 
     def _hear(self, message: ToServer) -> None:
         match message:
-            case Updates(load=load):
-                self.status.load = load
+            case Updates():
+                self._take_load(message)
                 self._requests.hear(message)
-            case Pulse(load=load):
-                self.status.load = load
+            case Pulse():
+                self._take_load(message)
+            case Inspected(number=number, view=view):
+                if number in self._inspections and not self._inspections[number].done():
+                    self._inspections[number].set_result(view)
             case Accepted() | Refused() | CacheCleared() | Drained():
                 self._requests.hear(message)
             case Loading(stage=stage, done=done, total=total):
@@ -264,12 +295,19 @@ class Supervisor:
                 )
             case Ready(card=card, load=load):
                 self.status.load = load
+                self.status.heard_s = self._clock.now()
                 self.status.card = card
                 self._enter(EngineState.READY)
                 logger.info("engine ready generation=%d", self.status.generation)
                 logger.debug("engine card=%s", card)
             case Failed(error=error):
                 self.status.error = error
+
+    def _take_load(self, message: Updates | Pulse) -> None:
+        self.status.load = message.load
+        self.status.heard_s = self._clock.now()
+        if message.stats is not None:
+            self.status.stats = message.stats
 
     def _enter(self, state: EngineState, detail: str = "") -> None:
         self.status.state = state

@@ -1,4 +1,4 @@
-"""The command `ringserve`, also `python -m server`: serve, chat, pull.
+"""The command `ringserve`, also `python -m server`: serve, chat, pull, selftest.
 
 Each subcommand loads what it needs only when it runs, so that help and refusals come at once.
 """
@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from engine import ConfigError, configure_logging, resolve
-from server.settings import ChatSettings, PullSettings, Settings
+from server.settings import ChatSettings, PullSettings, SelftestSettings, Settings
 
 EXIT_FAILED, EXIT_MISCONFIGURED, EXIT_INTERRUPTED = 1, 2, 130
 SUMMARIES = {
     "serve": "serve a model over HTTP with OpenAI's API",
     "chat": "chat in the terminal with a running server, or with one started for it",
     "pull": "fetch a model into the cache folder, so that later starts need no network",
+    "selftest": "try the promises of a running server",
 }
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 failed, 2 a setting cannot work."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = _parser().parse_args(given[:1]).command
-    run = {"serve": _serve, "chat": _chat, "pull": _pull}[command]
+    run = {"serve": _serve, "chat": _chat, "pull": _pull, "selftest": _selftest}[command]
     try:
         return run(given[1:])
     except ConfigError as error:
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: list[str]) -> int:
     settings = Settings.from_command_line(arguments)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     from server.serving import serve  # noqa: PLC0415  see the module docstring
 
     return serve(settings)
@@ -60,15 +61,29 @@ def _pull(arguments: list[str]) -> int:
     return 0
 
 
+def _selftest(arguments: list[str]) -> int:
+    settings = SelftestSettings.from_command_line(arguments)
+    from server.selftest.drills import drills  # noqa: PLC0415  see the module docstring
+    from server.selftest.run import run_drills  # noqa: PLC0415  see the module docstring
+    from server.selftest.target import Target  # noqa: PLC0415  see the module docstring
+
+    target = Target(settings.url, settings.first_api_key, settings.timeout_s)
+    try:
+        chosen = drills(settings.requests, settings.drain_pid)
+        return 0 if run_drills(target, chosen, sys.stdout) else EXIT_FAILED
+    finally:
+        target.close()
+
+
 def _parser() -> argparse.ArgumentParser:
-    lines = "\n".join(f"  {name:7}{summary}" for name, summary in SUMMARIES.items())
+    lines = "\n".join(f"  {name:10}{summary}" for name, summary in SUMMARIES.items())
     parser = argparse.ArgumentParser(
         prog="ringserve",
         description="An OpenAI-compatible inference server on a shared rolling-buffer cache pool.",
         epilog=f"commands:\n{lines}\n\n'ringserve COMMAND --help' tells what a command may be told.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=SUMMARIES, metavar="COMMAND", help="serve, chat or pull")
+    parser.add_argument("command", choices=SUMMARIES, metavar="COMMAND", help=", ".join(SUMMARIES))
     return parser
 
 

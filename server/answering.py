@@ -89,10 +89,11 @@ def require_logprobs(settings: Settings, limits: Mapping[str, tuple[int | None, 
 def require_places(settings: Settings, num_sequences: int) -> None:
     """Raise RequestError for more choices than could ever be open at once: waiting would not help."""
     num_places = settings.max_running + settings.max_waiting
+    num_places = min(num_places, settings.max_per_key or num_places)
     if num_sequences > num_places:
         raise RequestError(
             f"The request asks for {num_sequences} choices over all its prompts; this server holds at most "
-            f"{num_places} at once; send fewer prompts or a smaller n",
+            f"{num_places} at once for one caller; send fewer prompts or a smaller n",
             "n",
         )
 
@@ -102,7 +103,7 @@ def unavailable(engine: Engine) -> EngineUnavailableError:
     return engine.health().to_error()
 
 
-def new_ticket(prefix: str, card: ModelCard, caller: Caller, model_id: str) -> Ticket:
+def new_ticket(prefix: str, card: ModelCard, caller: Caller, model_id: str, settings: Settings) -> Ticket:
     """The identity of a new answer from the model, under the name `model_id`, and a random seed for it."""
     return Ticket(
         answer_id=f"{prefix}-{caller.number}",
@@ -110,6 +111,8 @@ def new_ticket(prefix: str, card: ModelCard, caller: Caller, model_id: str) -> T
         model_id=model_id,
         fingerprint=f"fp_{sha256(repr(card).encode()).hexdigest()[:10]}",
         seed=secrets.randbits(64),
+        caller=caller.name,
+        max_timeout_s=settings.request_timeout_s,
     )
 
 

@@ -1,5 +1,6 @@
 """The HTTP application: routers, middlewares and error handlers around one engine."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,9 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 from engine import ContextLengthError, Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
+from server.metrics.collector import installed_version
+from server.metrics.http import HttpTally
+from server.metrics.registry import new_registry
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
-from server.routes import cache, chat, completions, contract, health, models, tokens
+from server.routes import cache, chat, completions, contract, health, metrics, models, stats, tokens
 from server.settings import Settings
+from server.traces import Traces
 
 ROUTERS = (
     chat.router,
@@ -26,6 +31,8 @@ ROUTERS = (
     contract.router,
     cache.router,
     health.router,
+    metrics.router,
+    stats.router,
 )
 PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 """The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
@@ -42,6 +49,9 @@ def create_app(
     wall-clock seconds since the epoch.
     """
 
+    traces = _open_traces(settings, engine)
+    observers = () if traces is None else (traces.observe,)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if not is_started:
@@ -50,7 +60,10 @@ def create_app(
             yield
         finally:
             await engine.stop(settings.drain_s)
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
+    http = HttpTally()
     app = FastAPI(
         title="ringserve",
         version="1",
@@ -58,7 +71,7 @@ def create_app(
         redirect_slashes=False,
         middleware=[
             Middleware(UnderRoot, root_path=settings.root_path),
-            Middleware(RequestId),
+            Middleware(RequestId, http=http, observers=observers),
             *_cross_origin(settings),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
@@ -72,8 +85,16 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
+    app.state.registry = new_registry(engine, http)
     app.state.started_s = int(clock())
     return app
+
+
+def _open_traces(settings: Settings, engine: Engine) -> Traces | None:
+    """What sends traces, where they are asked for."""
+    if settings.otlp_endpoint is None:
+        return None
+    return Traces.open(settings.otlp_endpoint, engine.model_id, version=installed_version())
 
 
 def _cross_origin(settings: Settings) -> list[Middleware]:

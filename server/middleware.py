@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,13 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import Refusal, refuse, unexpected
 from server.keys import Keyring
 from server.keys import Scope as KeyScope
+from server.metrics.http import HttpTally
+from server.observation import Answered, Observer, log_line
 
 REQUEST_ID = "request_id"
 NUMBER = "number"
 CALLER = "caller"
 OPEN_PATHS = frozenset({"/health", "/ready"})
-GENERATING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
-"""What the engine answers here has a line of its own in the log, with the request's number in it."""
+METRICS_PATH = "/metrics"
+TRACE_HEADERS = ("traceparent", "tracestate")
+STREAMS = "streams"
+"""Where a route leaves what it reads its answer from, for the records of how that went."""
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 logger = logging.getLogger(__name__)
@@ -43,15 +47,23 @@ class UnderRoot:
 
 
 class RequestId:
-    """Gives each request an id, its answer the `x-request-id` header, and the log its line.
+    """Gives each request an id, its answer the `x-request-id` header, and its observers word of its end.
 
     A client's own id is kept if it is short and printable. The number in our ids is in the answer's id
     too, so all lines about one request share it. What no handler caught ends here: as a
     500 that reveals nothing, or, when the answer had begun, as a broken connection.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        http: HttpTally,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
+        self._http = http
+        self._observers = (_log, http.observe, *observers)
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,6 +75,7 @@ class RequestId:
         number = uuid.uuid4().hex
         request_id = _own_id(scope) or f"req_{number}"
         scope.setdefault("state", {}).update({REQUEST_ID: request_id, NUMBER: number})
+        self._http.num_under_way += 1
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -82,7 +95,17 @@ class RequestId:
                 raise
             await unexpected(request_id).to_response()(scope, receive, send_with_id)
         finally:
-            _log(scope, status, 1000 * (self._clock() - started_s))
+            self._http.num_under_way -= 1
+            answered = _answered(scope, status, started_s, self._clock())
+            self._tell(answered)
+
+    def _tell(self, answered: Answered) -> None:
+        """Let each observer know; a fault of one is its own, and the request has been answered."""
+        for observe in self._observers:
+            try:
+                observe(answered)
+            except Exception:  # the top of an observer
+                logger.exception("request not observed id=%s", answered.request_id)
 
 
 class RequireKey:
@@ -150,9 +173,10 @@ class LimitBody:
 
 def scope_of(path: str) -> KeyScope:
     """What a key must open to be let through to `path`, whether or not there is such a path."""
-    if path == "/metrics" or path.startswith("/metrics/"):
+    if path == METRICS_PATH or path.startswith(f"{METRICS_PATH}/"):
         return KeyScope.METRICS
-    return KeyScope.ADMIN if path.startswith("/admin") else KeyScope.INFERENCE
+    is_admin = path.startswith("/admin") or path == "/stats" or path.startswith("/stats/")
+    return KeyScope.ADMIN if is_admin else KeyScope.INFERENCE
 
 
 def _local_path(scope: Scope) -> str:
@@ -175,17 +199,24 @@ def _own_id(scope: Scope) -> str | None:
     return sent.decode("ascii") if sent is not None and _SANE_ID.fullmatch(sent) else None
 
 
-def _log(scope: Scope, status: int, duration_ms: float) -> None:
-    """The line of one request; quiet where nobody looks, or the engine's line says it all."""
-    request_id, number = scope["state"][REQUEST_ID], scope["state"][NUMBER]
-    is_told = status == 200 and _local_path(scope) in GENERATING_PATHS and request_id.endswith(number)
-    logger.log(
-        logging.DEBUG if is_told or _local_path(scope) in OPEN_PATHS else logging.INFO,
-        "request answered id=%s%s method=%s path=%r status=%d ms=%.1f",
-        request_id,
-        "" if request_id.endswith(number) else f" number={number}",
-        scope["method"],
-        scope["path"],
-        status,
-        duration_ms,
+def _answered(scope: Scope, status: int, started_s: float, ended_s: float) -> Answered:
+    """What is known of a request, once its answer is sent or given up."""
+    streams, route = scope["state"].get(STREAMS), scope.get("route")
+    sent = ((name, _header(scope, name.encode())) for name in TRACE_HEADERS)
+    return Answered(
+        request_id=scope["state"][REQUEST_ID],
+        number=scope["state"][NUMBER],
+        method=scope["method"],
+        path=_local_path(scope),
+        route=None if route is None else route.path,
+        status=status,
+        started_s=started_s,
+        ended_s=ended_s,
+        records=() if streams is None else streams.records,
+        trace_headers={name: value.decode("latin-1") for name, value in sent if value is not None},
     )
+
+
+def _log(answered: Answered) -> None:
+    """The line of one request; quiet for probes and scrapes, which come by themselves."""
+    log_line(answered, is_quiet=answered.path in OPEN_PATHS | {METRICS_PATH})

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from engine import ConfigError, Engine, EngineError, resolve
 from server.settings import Settings
+from server.traces import require_traces
 
 EXIT_OK, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, 2
 EXIT_SIGNALLED = 128  # plus the signal's number, as shells tell it
@@ -145,6 +146,8 @@ def serve(settings: Settings) -> int:
 
     Raises ConfigError where the model or a setting cannot work, OSError where the address is taken.
     """
+    if settings.otlp_endpoint is not None:
+        require_traces(settings.otlp_endpoint)
     with StopSignal.installed() as stop, bind(settings.host, settings.port) as listener:
         source = resolve(settings.model, cache_dir=settings.cache_dir)
         return serve_engine(settings, Engine(settings.to_engine_config(source)), listener, stop)

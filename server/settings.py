@@ -108,6 +108,30 @@ class ChatSettings(PullSettings):
         return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
 
 
+class SelftestSettings(Command):
+    """Tries the promises of a running server: drills that pass, fail or are skipped, each with its reason."""
+
+    model_config = SettingsConfigDict(cli_prog_name="ringserve selftest")
+
+    url: str = Field("http://127.0.0.1:8000", description="Address of the server, without /v1.")
+    api_key: SecretStr | None = Field(
+        None,
+        description="API key to send; one with the scope admin allows every drill. Of a list, the first.",
+    )
+    requests: int = Field(
+        64, ge=1, le=1000, description="How many requests the overload drill sends at once."
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Seconds that one answer may take.")
+    drain_pid: int | None = Field(
+        None, ge=2, description="Process id of the server, on this machine: drains it as the last drill."
+    )
+
+    @property
+    def first_api_key(self) -> str:
+        """The key to send; a word that no server asks for where there is none."""
+        return self.api_key.get_secret_value().split(",")[0] if self.api_key else "none"
+
+
 class Settings(PullSettings):
     """Serves a model over HTTP with OpenAI's API."""
 
@@ -188,6 +212,25 @@ class Settings(PullSettings):
     max_waiting: int = Field(
         256, description="Most sequences that wait for a place; beyond it the answer is 503."
     )
+    max_per_key: int | None = Field(
+        None,
+        description="Most sequences, running or waiting, of one API key; beyond it the answer is 429. "
+        "Without keys all callers count as one.",
+    )
+    admission: str = Field(
+        "optimistic",
+        description="When a request begins: optimistic, once what it needs now is free (it may have to be "
+        "computed again), or guaranteed, once the worst case of all fits.",
+    )
+    priority_ageing_s: float = Field(
+        30.0, description="Seconds of waiting that make up for one point of priority."
+    )
+    request_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="Seconds after which a request ends with a 504, queued or running; left out: never.",
+    )
     block_size: int = Field(16, description="Tokens in one block of the cache pool.")
     kv_cache_bytes: ByteSize | None = Field(
         None,
@@ -215,6 +258,12 @@ class Settings(PullSettings):
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
+    log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
+
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Address of an OpenTelemetry collector that gets traces, over HTTP; needs the extra otlp.",
+    )
 
     @field_validator("api_key", "served_model_name", "cors_origin", mode="before")
     @classmethod
@@ -302,6 +351,9 @@ class Settings(PullSettings):
                 max_chunk_tokens=self.max_chunk_tokens,
                 max_running=self.max_running,
                 max_waiting=self.max_waiting,
+                max_per_key=self.max_per_key,
+                admission=self.admission,
+                priority_ageing_s=self.priority_ageing_s,
             ),
             supervision=SupervisionConfig(
                 start_timeout_s=self.start_timeout_s,
@@ -310,6 +362,7 @@ class Settings(PullSettings):
                 restart_window_s=self.restart_window_s,
             ),
             log_level=self.log_level,
+            log_format=self.log_format,
         )
 
 

@@ -7,7 +7,7 @@ together, so that one write to the network carries all of it. This module knows 
 import asyncio
 from collections.abc import Sequence
 
-from engine import Engine, Request, RequestError, TokenEvent, TokenStream
+from engine import Engine, Request, RequestError, RequestRecord, TokenEvent, TokenStream
 
 
 class MergedStreams:
@@ -23,6 +23,11 @@ class MergedStreams:
         self._wake = asyncio.Event()
         self._num_open = len(self._streams)
         self._error: Exception | None = None
+
+    @property
+    def records(self) -> tuple[RequestRecord, ...]:
+        """How those of the streams went that have ended."""
+        return tuple(stream.record for stream in self._streams if stream.record is not None)
 
     async def ready(self) -> list[tuple[int, TokenEvent]]:
         """All events since the last call, waiting for the first; none when every stream has ended.

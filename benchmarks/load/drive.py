@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.load.answer import Outcome, Target, ask
 from benchmarks.load.memory import MemoryWatch
+from benchmarks.load.processor import ProcessorTime
 from benchmarks.load.workload import Load, Order, plan_orders, plan_warmup
 
 
@@ -15,7 +16,8 @@ from benchmarks.load.workload import Load, Order, plan_orders, plan_warmup
 class Run:
     """A load that has been sent: what came of each request, and what it took to send it.
 
-    `client_cpu_s` is processor time of this process. `peak_pss_bytes` is None if no process was watched.
+    `client_cpu_s` is processor time of this process. `peak_pss_bytes` and `strangers_cpu_s`, the time that
+    neither it nor the server used, are None if no process was watched.
     """
 
     load: Load
@@ -23,6 +25,7 @@ class Run:
     wall_s: float
     client_cpu_s: float
     peak_pss_bytes: int | None
+    strangers_cpu_s: float | None
 
 
 async def drive(target: Target, load: Load, pid: int | None = None) -> Run:
@@ -36,16 +39,19 @@ async def drive(target: Target, load: Load, pid: int | None = None) -> Run:
         raise RuntimeError(f"the warm-up failed: {failed.status} {failed.message}")
     orders = plan_orders(load, target.form.num_words)
     with MemoryWatch.over(pid) as watch:
+        earlier = None if pid is None else ProcessorTime.now(pid)
         cpu_s, begin_s = time.process_time(), time.perf_counter()
         outcomes = await _send_all(target, load, orders)
         wall_s = max(outcome.ended_s for outcome in outcomes) - begin_s
         cpu_s = time.process_time() - cpu_s
+        strangers_s = ProcessorTime.now(pid).strangers_s(earlier) if pid is not None and earlier else None
     return Run(
         load=load,
         outcomes=tuple(outcomes),
         wall_s=wall_s,
         client_cpu_s=cpu_s,
         peak_pss_bytes=watch.peak_bytes if watch else None,
+        strangers_cpu_s=strangers_s,
     )
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROC = Path("/proc")
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5  # a look costs milliseconds of this process and of the watched
 
 
 def process_tree(pid: int) -> list[int]:

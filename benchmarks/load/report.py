@@ -77,6 +77,8 @@ def _lines(summary: Summary) -> list[str]:
         lines.append(f"the first failure said: {summary.error_message}")
     if summary.peak_pss_bytes is not None:
         lines.append(f"{summary.peak_pss_bytes / 1e9:.2f} GB of memory at the server's peak (PSS)")
+    if summary.strangers_cpu_share is not None:
+        lines.append(f"others took {summary.strangers_cpu_share:.1%} of a core meanwhile")
     lines.append(
         f"the client took {summary.client_cpu_share:.1%} of a core, and sent at most {summary.late_ms:.1f} ms late"
     )

@@ -63,7 +63,9 @@ class Summary:
     `first_ms` is the time to the first text, `gap_ms` between two chunks with text, `token_ms` the mean
     time of an answer's tokens after its first, `total_ms` to the end of the answer; all from when the
     request was due. `num_short` answers had fewer tokens than asked for. `late_ms` is how much too late
-    the client itself sent a request, at most; `client_cpu_share` how much of a core it used.
+    the client itself sent a request, at most; `client_cpu_share` how much of a core it used, and
+    `strangers_cpu_share` how much of one was used by neither client nor server: above some 0.1 the figures
+    are not the server's.
     """
 
     wall_s: float
@@ -87,6 +89,7 @@ class Summary:
     client_cpu_s: float
     client_cpu_share: float
     peak_pss_bytes: int | None
+    strangers_cpu_share: float | None
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         """As plain values."""
@@ -121,6 +124,7 @@ def summarize(run: Run, objective: Objective | None = None) -> Summary:
         client_cpu_s=run.client_cpu_s,
         client_cpu_share=run.client_cpu_s / run.wall_s,
         peak_pss_bytes=run.peak_pss_bytes,
+        strangers_cpu_share=None if run.strangers_cpu_s is None else run.strangers_cpu_s / run.wall_s,
     )
 
 

@@ -9,6 +9,7 @@ of its own. With --results the figures are added to those of the file.
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -81,7 +82,7 @@ def measure(
                 print(
                     f"{contestant.label}, {name}: {summary.output_tokens_per_s:.1f} output tokens/s, "
                     f"first text {summary.first_ms.p50:.0f} ms, p99 gap {summary.gap_ms.p99:.1f} ms, "
-                    f"client {summary.client_cpu_share:.1%}",
+                    f"client {summary.client_cpu_share:.1%}, others {summary.strangers_cpu_share:.1%} of a core",
                     file=sys.stderr,
                 )
     return {
@@ -111,4 +112,5 @@ def _read_loads(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server under way too
     sys.exit(main())

@@ -11,6 +11,7 @@ from benchmarks.load.report import table
 from benchmarks.side_by_side.contest import ROWS, Row
 
 ABSENT = "–"
+DISTURBING_SHARE = 0.1
 
 
 @dataclass(slots=True)
@@ -87,7 +88,17 @@ def _conditions(results: Results) -> list[str]:
         for name, summary in record["loads"].items()
         if summary["errors"]
     ]
-    return [*lines, *failed]
+    return [*lines, *failed, *_disturbances(results)]
+
+
+def _disturbances(results: Results) -> list[str]:
+    """Which figures are not a server's alone, since others used the cores meanwhile."""
+    return [
+        f"disturbed: {record['server']}, {name}: others took {share:.0%} of a core"
+        for record in results.records
+        for name, summary in record["loads"].items()
+        if (share := summary.get("strangers_cpu_share") or 0.0) > DISTURBING_SHARE
+    ]
 
 
 def _plain(value: object) -> str:

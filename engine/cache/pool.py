@@ -126,7 +126,10 @@ class CachePool:
 
         Answers False, and takes nothing, where there are too few available blocks.
         """
-        num_missing = [max(0, self._blocks_up_to(stop) - table.next_block) for table in tables]
+        num_blocks = self._blocks_up_to(stop)
+        num_missing = [max(0, num_blocks - table.next_block) for table in tables]
+        if not any(num_missing):
+            return True
         if sum(num_missing) > self._allocator.num_available:
             return False
         for table, missing in zip(tables, num_missing, strict=True):
@@ -141,6 +144,8 @@ class CachePool:
         another request with the same beginning goes on from there.
         """
         for table in tables:
+            if table.window is None:
+                continue
             live = min(table.first_live_block(num_computed), table.next_block)
             while table.first_block < live:
                 number = table.first_block

@@ -17,6 +17,11 @@ class CacheStore:
     def __init__(self, layers: tuple[LayerCache, ...]) -> None:
         self.layers = layers
 
+    @property
+    def device(self) -> torch.device:
+        """Where all of it is."""
+        return self.layers[0].keys.device
+
     @classmethod
     def allocate(
         cls, layout: CacheLayout, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype

@@ -182,10 +182,11 @@ def keep_typical(logits: Tensor, typical_p: Tensor) -> Tensor:
 def exclude_top_choices(logits: Tensor, threshold: Tensor) -> Tensor:
     """Of the tokens with at least probability `threshold` `[R]`, mask all but the least probable.
 
-    A row with fewer than two such tokens keeps them all; above 1 the threshold switches the stage off.
+    A row with fewer than two such tokens keeps them all; above 1 the threshold switches the stage off,
+    and at 0 it takes in every token that can be drawn at all.
     Source: XTC as proposed in text-generation-webui, pull request 6335.
     """
     probabilities = torch.softmax(logits, dim=-1)
-    is_top = probabilities >= threshold[:, None]
+    is_top = (probabilities >= threshold[:, None]) & (probabilities > 0)
     least = probabilities.masked_fill(~is_top, torch.inf).amin(-1, keepdim=True)  # [R, 1]
     return logits.masked_fill(is_top & (probabilities > least), -torch.inf)

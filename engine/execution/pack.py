@@ -5,7 +5,7 @@ Everything integral of a step travels to the device in one copy, and is cut into
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -92,10 +92,14 @@ def _scored_rows(chunks: Sequence[Chunk], row_starts: Sequence[int]) -> list[int
 def _slots(chunks: Sequence[Chunk], group: int, block_size: int) -> list[int]:
     slots: list[int] = []
     for chunk in chunks:
-        table = chunk.tables[group]
-        for position in range(chunk.start, chunk.stop):
-            block_id = table.block_ids[position // block_size - table.first_block]
-            slots.append(block_id * block_size + position % block_size)
+        first_block, block_ids = chunk.tables[group]
+        position = chunk.start
+        while position < chunk.stop:  # a block at a time
+            number, offset = divmod(position, block_size)
+            first_slot = block_ids[number - first_block] * block_size + offset
+            num_slots = min(block_size - offset, chunk.stop - position)
+            slots += range(first_slot, first_slot + num_slots)
+            position += num_slots
     return slots
 
 
@@ -108,13 +112,12 @@ def _padded_tables(chunks: Sequence[Chunk], group: int, width: int) -> list[int]
     return padded
 
 
-def _to_device(columns: list[list[int]], device: torch.device) -> list[Tensor]:
+def _to_device(columns: list[list[int]], device: torch.device) -> Sequence[Tensor]:
     """One tensor per column, views of one buffer that crossed to the device at once."""
     packed = torch.tensor(list(chain.from_iterable(columns)), dtype=torch.int64)
     if device.type == "cuda":
         packed = packed.pin_memory().to(device, non_blocking=True)
-    bounds = list(accumulate((len(column) for column in columns), initial=0))
-    return [packed[start:stop] for start, stop in pairwise(bounds)]
+    return packed.split_with_sizes([len(column) for column in columns])
 
 
 def _group_batch(

@@ -3,7 +3,7 @@
 It knows no queue and no request: what it is told about a sequence is in the plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,11 +18,10 @@ from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
 from engine.errors import EngineCrashedError
 from engine.execution.pack import PackedStep, pack
-from engine.execution.sampler import sample
-from engine.execution.sampling_rows import SamplingRows
-from engine.execution.scoring import Row, ScoredRows, score, to_token_scores
+from engine.execution.sampler import Sampler, TorchSampler
+from engine.execution.scoring import Row, ScoredRows, to_token_scores
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
-from engine.token_scores import TokenScores
+from engine.token_scores import NO_SCORES, TokenScores
 
 # Rows of logits that exist at once: a long scored prompt costs no vocabulary-sized memory per token.
 HEAD_TILE_ROWS = 64
@@ -69,34 +68,35 @@ class ModelRunner:
         model: Model,
         store: CacheStore,
         layout: CacheLayout,
-        device: torch.device,
+        *,
         masks: MaskSource | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
-        """Without `masks` no draw may be masked."""
+        """Without `masks` no draw may be masked; `sampler` is None for the one in torch."""
         self._model = model
+        self._sampler = sampler or TorchSampler()
         self._store = store
         self._layout = layout
-        self._device = device
+        self._device = store.device
         self._masks = masks
-        self._last_draws: dict[int, Tensor] = {}  # by sequence: the token drawn in the step begun last
+        self._last: Step | None = None  # the step begun last, whose draws the next one may take
 
     def begin(self, plan: StepPlan) -> Step:
         """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
         shares_cores = self._device.type == "cpu"  # there the model would wait for the masks' thread
         filling = None if shares_cores else self._begin_masks(plan)
-        with torch.inference_mode(), _device_errors():
+        with _device_errors():  # no parameter asks for a gradient, so none is made
             packed = pack(plan, self._layout, self._device)
-            for row, sequence_id in packed.taken:
-                packed.batch.token_ids[row] = self._last_draws[sequence_id]
+            if packed.taken:
+                self._put_last_draws(packed)
             hidden = self._model(packed.batch, self._store.layers)  # [R, E]
-            scored = self._score(plan, packed, hidden[: packed.num_scored])
+            scored = self._score(plan, packed, hidden) if packed.num_scored else ()
             filling = self._begin_masks(plan) if shares_cores else filling
             bits = None if filling is None else filling.result()
-            token_ids, drawn = self._draw(plan, packed, hidden[packed.num_scored :], bits)
-        self._last_draws = {
-            plan.chunks[chunk].sequence_id: token_ids[row] for row, chunk in enumerate(packed.drawing)
-        }
-        return Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
+            token_ids, drawn = self._draw(plan, packed, hidden, bits)
+        step = Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
+        self._last = step
+        return step
 
     def finish(self, handle: StepHandle) -> StepResult:
         """Wait for the step's answers, which is the one wait for the device in a step."""
@@ -105,13 +105,23 @@ class ModelRunner:
             token_ids: list[int] = handle.token_ids.tolist()
             drawn = [row for tile in handle.drawn for row in tile.to_rows()]
             scored = [row for tile in handle.scored for row in tile.to_rows()]
-        tokens = dict(zip(handle.drawing, token_ids, strict=True))
         chunks = handle.plan.chunks
+        tokens: list[tuple[int, ...]] = [()] * len(chunks)
+        for index, token_id in zip(handle.drawing, token_ids, strict=True):
+            tokens[index] = (token_id,)
         return StepResult(
-            token_ids=tuple((tokens[index],) if index in tokens else () for index in range(len(chunks))),
-            logprobs=_shares(drawn, [_num_drawn(chunk) for chunk in chunks]),
-            scores=_shares(scored, [(len(chunk.score_ids), chunk.num_score_top) for chunk in chunks]),
+            token_ids=tuple(tokens),
+            logprobs=_shares(drawn, chunks, _num_drawn),
+            scores=_shares(scored, chunks, _num_scored),
         )
+
+    def _put_last_draws(self, packed: PackedStep) -> None:
+        """Fill in the inputs that the step before drew, which may still be on their way."""
+        assert self._last is not None
+        chunks = self._last.plan.chunks
+        drawn = {chunks[chunk].sequence_id: row for row, chunk in enumerate(self._last.drawing)}
+        for row, sequence_id in packed.taken:
+            packed.batch.token_ids[row] = self._last.token_ids[drawn[sequence_id]]
 
     def _begin_masks(self, plan: StepPlan) -> "Future[Bits] | None":
         """Have the masks of masked draws found while the model computes; None if there are none."""
@@ -125,12 +135,15 @@ class ModelRunner:
 
     def _score(self, plan: StepPlan, packed: PackedStep, hidden: Tensor) -> tuple[ScoredRows, ...]:
         """Log-probability of one given token per row, a tile of rows at a time."""
-        if not packed.num_scored:
-            return ()
         num_top = max(chunk.num_score_top for chunk in plan.chunks)
-        tiles = [slice(first, first + HEAD_TILE_ROWS) for first in range(0, len(hidden), HEAD_TILE_ROWS)]
+        num_rows = packed.num_scored
+        tiles = [
+            slice(first, min(num_rows, first + HEAD_TILE_ROWS))
+            for first in range(0, num_rows, HEAD_TILE_ROWS)
+        ]
         return tuple(
-            score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top) for tile in tiles
+            self._sampler.score(self._model.logits(hidden[tile]), packed.score_ids[tile], num_top)
+            for tile in tiles
         )
 
     def _draw(
@@ -142,20 +155,22 @@ class ModelRunner:
         scored: list[ScoredRows] = []
         for first in range(0, len(packed.drawing), HEAD_TILE_ROWS):
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
-            logits = self._model.logits(hidden[first : first + len(chunks)])  # [tile, V]
+            start = packed.num_scored + first
+            is_all = len(chunks) == hidden.shape[0]  # as in most steps: a view would cost more than it saves
+            logits = self._model.logits(
+                hidden if is_all else hidden[start : start + len(chunks)]
+            )  # [tile, V]
             draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
             first_masked, num_masked = num_masked, num_masked + sum(draw.is_masked for draw in draws)
             own_bits = (
                 bits[first_masked:num_masked] if bits is not None and num_masked > first_masked else None
             )
-            positions = [chunk.stop for chunk in chunks]
-            rows = SamplingRows.gather(draws, positions, like=logits, bits=own_bits)
-            ids, own = sample(logits, rows)
+            ids, own = self._sampler.draw(logits, draws, [chunk.stop for chunk in chunks], own_bits)
             token_ids.append(ids)
             scored += () if own is None else (own,)
         if not token_ids:
             return packed.score_ids.new_zeros(0), ()
-        return torch.cat(token_ids), tuple(scored)
+        return token_ids[0] if len(token_ids) == 1 else torch.cat(token_ids), tuple(scored)
 
 
 def _num_drawn(chunk: Chunk) -> tuple[int, int]:
@@ -165,10 +180,20 @@ def _num_drawn(chunk: Chunk) -> tuple[int, int]:
     return 1, chunk.draw.sampling.num_top_logprobs
 
 
-def _shares(rows: Sequence[Row], sizes: Sequence[tuple[int, int]]) -> tuple[TokenScores, ...]:
-    """Each chunk's rows of all chunks' rows; `sizes` are (rows, alternatives) of each."""
+def _num_scored(chunk: Chunk) -> tuple[int, int]:
+    """How many scored prompt tokens a chunk has, and with how many alternatives."""
+    return len(chunk.score_ids), chunk.num_score_top
+
+
+def _shares(
+    rows: Sequence[Row], chunks: Sequence[Chunk], size_of: Callable[[Chunk], tuple[int, int]]
+) -> tuple[TokenScores, ...]:
+    """Each chunk's rows of all chunks' rows; `size_of` tells (rows, alternatives) of one."""
+    if not rows:
+        return (NO_SCORES,) * len(chunks)
     shares, first = [], 0
-    for num_rows, num_top in sizes:
+    for chunk in chunks:
+        num_rows, num_top = size_of(chunk)
         shares.append(to_token_scores(rows[first : first + num_rows], num_top))
         first += num_rows
     return tuple(shares)

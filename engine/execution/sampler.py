@@ -1,23 +1,60 @@
-"""`Sampler`: logits and per-row parameters in, token ids and their scores out. Stateless."""
+"""`Sampler`: logits and per-row parameters in, token ids and their scores out; and it in plain torch."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.execution import logits as stages
-from engine.execution.sampling_rows import Edits, SamplingRows
+from engine.execution.sampling_rows import Bits, Edits, SamplingRows
 from engine.execution.scoring import ScoredRows, score
+from engine.plan import Draw
+
+
+class Sampler(Protocol):
+    """Stateless: the same row gives the same answer in any company."""
+
+    def draw(
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
+    ) -> tuple[Tensor, ScoredRows | None]:
+        """Token ids [R] of logits [R, V], and how probable they were for the rows that ask.
+
+        The tokens will stand at `positions`; `bits` are the packed masks [m, V / 32] of the masked draws.
+        """
+        ...
+
+    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
+        """How probable one given token of each row is, and the `num_top` most probable ones there."""
+        ...
+
+
+class TorchSampler:
+    """Draws and scores in torch, on any device. Implements `Sampler`."""
+
+    def draw(
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
+    ) -> tuple[Tensor, ScoredRows | None]:
+        """One token id for each of `draws`, and how probable they were for those that ask."""
+        return sample(logits, SamplingRows.gather(draws, positions, like=logits, bits=bits))
+
+    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
+        """How probable one given token of each row is."""
+        return score(logits, token_ids, num_top)
 
 
 def sample(logits: Tensor, rows: SamplingRows) -> tuple[Tensor, ScoredRows | None]:
     """Token ids `[R]` and, for the rows that ask, how probable they were by the raw logits.
 
     A greedy row takes the first of its largest logits, masked, biased and penalised. Another one
-    inverts its cumulative distribution, in vocabulary order, at its uniform number.
+    inverts its cumulative distribution, in vocabulary order, at its uniform number; if it has no
+    distribution, because nothing or no number is left of its logits, it is as a greedy one.
     """
     edited = logits if rows.edits is None else edit(logits, rows.edits)
     token_ids = edited.argmax(-1)  # [R]
     if rows.random_rows is not None:
-        token_ids[rows.random_rows] = _draw(edited[rows.random_rows], rows)
+        random = rows.random_rows
+        token_ids[random] = _draw(edited[random], rows, token_ids[random])
     if rows.scored_rows is None:
         return token_ids, None
     asks = logits if len(rows.scored_rows) == len(logits) else logits[rows.scored_rows]
@@ -42,13 +79,14 @@ def edit(logits: Tensor, edits: Edits) -> Tensor:
     return logits
 
 
-def _draw(edited: Tensor, rows: SamplingRows) -> Tensor:
+def _draw(edited: Tensor, rows: SamplingRows, likeliest: Tensor) -> Tensor:
     assert rows.uniforms is not None
     cumulative = distribution(edited, rows).cumsum(-1)  # [r, V]
     total = cumulative[:, -1]
     target = torch.minimum(rows.uniforms * total, total.nextafter(torch.zeros_like(total)))
     # The first token whose cumulative probability exceeds the target: never one of probability 0.
-    return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    drawn = torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
+    return torch.where(total > 0, drawn.clamp(max=edited.shape[-1] - 1), likeliest)  # a NaN is not above 0
 
 
 def distribution(logits: Tensor, rows: SamplingRows) -> Tensor:

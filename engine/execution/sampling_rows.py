@@ -38,7 +38,7 @@ class Edits:
     @classmethod
     def gather(cls, draws: Sequence[Draw], bits: Bits | None, like: Tensor) -> "Edits | None":
         """What `draws` ask for, one row each; None if nothing. `bits` has a row for each masked one."""
-        if not any(_edits(draw) for draw in draws):
+        if not any(draw.is_masked or draw.banned_ids or draw.sampling.edits_logits for draw in draws):
             return None
         counted = [
             (row, draw.sampling, count_tokens(draw)) for row, draw in enumerate(draws) if _counts(draw)
@@ -156,13 +156,6 @@ def _xtc_threshold(
         for own, coin in zip(params, coins(), strict=True)
     ]
     return torch.tensor(thresholds, device=like.device, dtype=like.dtype)
-
-
-def _edits(draw: Draw) -> bool:
-    own = draw.sampling
-    if draw.is_masked or draw.banned_ids:
-        return True
-    return bool(own.logit_bias or own.allowed_ids or own.bad_words_ids or own.looks_back)
 
 
 def _counts(draw: Draw) -> bool:

@@ -4,7 +4,7 @@ Only the chosen value, its rank and the top few leave the device, never a row of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from engine.token_scores import NO_SCORES, TokenScores
 Row = tuple[float, int, list[int], list[float]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredRows:
+class ScoredRows(NamedTuple):
     """How probable one token of each of R rows is, and which k tokens are the most probable there."""
 
     logprobs: Tensor  # [R]
@@ -25,8 +24,7 @@ class ScoredRows:
 
     def to_rows(self) -> list[Row]:
         """One tuple per row, on the host. Waits for the device."""
-        columns = (self.logprobs, self.ranks, self.top_ids, self.top_logprobs)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        return list(zip(*(column.tolist() for column in self), strict=True))
 
 
 def score(logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:

@@ -7,6 +7,7 @@ only the interpreter between them is gone, which takes longer than the arithmeti
 from collections.abc import Sequence
 from ctypes import Array, pointer
 from itertools import pairwise
+from operator import add
 
 import torch
 from torch import Tensor
@@ -31,11 +32,16 @@ class AngleTable:
         self._rotary = rotary
         self._cos, self._sin = rotary.angles(torch.arange(LEAST_ANGLES))  # [positions, D / 2] each
 
-    def rows(self, positions: Tensor, num_positions: int) -> tuple[Tensor, Tensor]:
-        """(cos, sin) of positions [T], all below `num_positions`, each [T, D / 2]."""
-        if num_positions > len(self._cos):
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(cos, sin) of the batch's positions, each [T, D / 2]; of a single chunk they lie in the table."""
+        lengths = [stop - start for start, stop in pairwise(batch.row_starts)]
+        num_positions = max(map(add, batch.starts, lengths))
+        if num_positions > self._cos.shape[0]:
             self._cos, self._sin = self._rotary.angles(torch.arange(1 << (num_positions - 1).bit_length()))
-        return self._cos.index_select(0, positions), self._sin.index_select(0, positions)
+        if len(lengths) == 1:
+            start, length = batch.starts[0], lengths[0]
+            return self._cos.narrow(0, start, length), self._sin.narrow(0, start, length)
+        return self._cos.index_select(0, batch.positions), self._sin.index_select(0, batch.positions)
 
 
 class FusedDecoder:
@@ -47,20 +53,21 @@ class FusedDecoder:
         self._kernels = kernels
         self._angles = AngleTable(Rotary(spec.rope, spec.head_size, torch.device("cpu"), torch.float32))
         self._weights = _model_weights(decoder)
+        head = decoder.lm_head or decoder.embedding
+        assert isinstance(head, PackedLinear)
+        self._head = head.packed
         self._caches: tuple[Sequence[LayerCache], Array[CachePlaces]] | None = None
 
     def __call__(self, batch: Batch, caches: Sequence[LayerCache]) -> Tensor:
         """The wanted rows' final hidden states, normed, [R, E] float32."""
         if self._caches is None or self._caches[0] is not caches:
             self._caches = caches, all_cache_places(caches)
-        lengths = (stop - start for start, stop in pairwise(batch.row_starts))
-        num_positions = max(start + length for start, length in zip(batch.starts, lengths, strict=True))
-        step = self._kernels.prepare(batch, *self._angles.rows(batch.positions, num_positions))
+        step = self._kernels.prepare(batch, *self._angles.rows(batch))
         return self._kernels.decode_step(self._weights, self._caches[1], batch, step)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, E] gives [R, V] in float32."""
-        return self._decoder.logits(hidden)
+        return self._kernels.linear(hidden, self._head)
 
 
 def _model_weights(decoder: Decoder) -> ModelWeights:

@@ -5,15 +5,17 @@ computes its next uncomputed positions, many of a prompt or one of a continuatio
 knows no tensors, no text and no channel, and is called from one thread.
 """
 
-from bisect import insort
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from engine.cache.pool import CachePool
 from engine.config import SchedulingConfig
 from engine.errors import StepError
 from engine.messages import Load, Updates
 from engine.plan import Chunk, StepPlan, StepResult
+from engine.scheduling.headroom import new_admission
 from engine.scheduling.news import News
+from engine.scheduling.order import PlaceList, Waiting
 from engine.scheduling.prefix_reuse import PrefixReuse
 from engine.scheduling.sequence import Sequence, SequenceState
 
@@ -21,19 +23,27 @@ from engine.scheduling.sequence import Sequence, SequenceState
 class Scheduler:
     """The queues, and the rules by which sequences move between them.
 
-    Oldest first, always, within a priority and the lower priority before the higher: an earlier
-    sequence may take the blocks of a later one (which is then preempted: it waits, and is computed
-    again from its first position), never the reverse. So the earliest one always gets on, and since
-    any accepted request fits into the empty pool alone, all of them end. Below, "older" and
-    "younger" mean this order.
+    Each sequence has a fixed place, by arrival and priority: an earlier one may take the blocks of a
+    later one (which is then preempted: it waits, and is computed again from its first position),
+    never the reverse. Below, "older" and "younger" mean this order. Who is admitted next is another
+    matter, of fairness between callers; `order` tells both, and why all of them end.
     """
 
-    def __init__(self, config: SchedulingConfig, pool: CachePool, eos_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        config: SchedulingConfig,
+        pool: CachePool,
+        eos_ids: frozenset[int],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`now` tells seconds since some moment."""
         self._config = config
+        self._now = now
         self._pool = pool
         self._eos_ids = eos_ids
-        self._waiting: list[Sequence] = []  # in order of their places, like _running
-        self._running: list[Sequence] = []
+        self._waiting = Waiting()
+        self._running = PlaceList()
+        self._admission = new_admission(config.admission, pool)
         self._known: dict[int, Sequence] = {}  # until the last step that touches it is committed
         self._by_request: dict[str, tuple[Sequence, ...]] = {}
         self._prefixes = PrefixReuse(pool)
@@ -57,12 +67,24 @@ class Scheduler:
             prefix=self._prefixes.counters,
         )
 
+    @property
+    def live(self) -> tuple[Sequence, ...]:
+        """All sequences that have not ended: those that run, then those that wait, in turn."""
+        return (*self._running, *self._waiting.in_turn())
+
+    @property
+    def pool(self) -> CachePool:
+        """The blocks that it hands out; for reading only."""
+        return self._pool
+
     def add(self, sequences: tuple[Sequence, ...]) -> None:
         """Queue the choices of one request."""
         self._by_request[sequences[0].request.request_id] = sequences
+        arrived_s = self._now()
         for sequence in sequences:
+            sequence.take_place(arrived_s, self._config.priority_ageing_s)
             self._known[sequence.sequence_id] = sequence
-            insort(self._waiting, sequence, key=_place)
+            self._waiting.add(sequence)
 
     def abort(self, request_id: str) -> None:
         """End all choices of a request without news of it; an unknown or ended one is ignored."""
@@ -139,6 +161,7 @@ class Scheduler:
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
             if num_added == sequence.num_output_tokens and (num_added or reason is not None):
                 news.add_prefix(sequence)
+            self._waiting.charge_output(sequence, num_added)
             if reason is not None:
                 self._end(sequence)
             else:
@@ -161,30 +184,37 @@ class Scheduler:
         return news.to_updates(self.load)
 
     def _admit(self, budget: int) -> Iterable[Chunk]:
-        """First chunks of waiting sequences, oldest first, while budget, places and blocks last.
+        """First chunks of waiting sequences in turn, while budget, places and blocks last.
 
-        A sequence that finds no blocks keeps the younger ones waiting too. While others run, one
-        free block each is left to them, so that admission does not at once lead to preemption.
+        A sequence that finds no blocks keeps those behind it waiting too.
         """
-        for sequence in tuple(self._waiting):
-            if budget == 0 or len(self._running) >= self._config.max_running:
-                return
+        if budget == 0 or len(self._running) >= self._config.max_running or not self._waiting:
+            return
+        headroom = self._admission.headroom(self._running)
+        for sequence in self._waiting.in_turn():
             if sequence.awaits_leader or self._prefixes.must_wait(sequence):
                 continue  # what it needs next is being computed already
+            if not self._admission.takes(sequence):
+                return
             if not self._prefixes.attach(sequence):
+                self._admission.lets_go(sequence)
                 continue
-            self._share_prompt(sequence)
             num_tokens = self._chunk_size(sequence, budget)
-            stop = sequence.num_planned + num_tokens
-            headroom = len(self._running) * len(sequence.tables)
-            if not self._fits_beside(sequence, stop, headroom):
+            fits = self._fits_beside(sequence, sequence.num_planned + num_tokens, headroom)
+            if fits or sequence.holds_blocks:
+                self._waiting.begin(sequence)
+            if not fits:
                 return
             self._waiting.remove(sequence)
-            insort(self._running, sequence, key=_place)
+            self._running.add(sequence)
             sequence.state = SequenceState.RUNNING
+            headroom += self._admission.headroom((sequence,))
+            self._share_prompt(sequence)
             self._prefixes.claim(sequence)
             budget -= num_tokens
             yield self._take_chunk(sequence, num_tokens)
+            if budget == 0 or len(self._running) >= self._config.max_running:
+                return
 
     def _fits_beside(self, sequence: Sequence, stop: int, headroom: int) -> bool:
         """Reserve up to `stop` if `headroom` blocks stay free; take nothing otherwise.
@@ -197,7 +227,7 @@ class Scheduler:
             )
             if missing + (headroom if self._running else 0) <= self._pool.num_free_blocks:
                 return self._pool.reserve(sequence.tables, stop)
-            holder = self._youngest_waiting_holder(sequence)
+            holder = self._waiting.youngest_holder(sequence)
             if holder is None:
                 return False
             self._preempt_when_idle(holder, ask=True)
@@ -217,6 +247,7 @@ class Scheduler:
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
         chunk = sequence.next_chunk(num_tokens, self._eos_ids)
+        self._waiting.charge_prompt(sequence, chunk.stop)
         sequence.num_planned = chunk.stop
         sequence.num_steps_in_flight += 1
         sequence.num_draws_in_flight += chunk.draw is not None
@@ -239,16 +270,7 @@ class Scheduler:
     def _youngest_holder(self, sequence: Sequence) -> Sequence:
         """Whose blocks go next: those of a younger waiting sequence, else of the youngest running one."""
         running = next((s for s in reversed(self._running) if not s.must_preempt), sequence)
-        return self._youngest_waiting_holder(sequence) or running
-
-    def _youngest_waiting_holder(self, sequence: Sequence) -> Sequence | None:
-        """The youngest sequence that waits with blocks, if it is younger than `sequence`."""
-        for waiting in reversed(self._waiting):
-            if _place(waiting) <= _place(sequence):
-                return None
-            if waiting.holds_blocks:
-                return waiting
-        return None
+        return self._waiting.youngest_holder(sequence) or running
 
     def _preempt_when_idle(self, sequence: Sequence, *, ask: bool = False) -> None:
         """Send a sequence back to the queue, without its blocks, once no step in flight touches it.
@@ -266,7 +288,7 @@ class Scheduler:
             self._running.remove(sequence)
             sequence.state = SequenceState.WAITING
             self._num_preemptions += 1
-            insort(self._waiting, sequence, key=_place)
+            self._waiting.add(sequence)
 
     def _share_prompt(self, leader: Sequence) -> None:
         """Attach the followers once the leader has computed exactly what they are to share."""
@@ -274,7 +296,8 @@ class Scheduler:
             return
         for follower in leader.followers:
             follower.leader = None
-            if follower.state is SequenceState.WAITING:
+            if follower.state is SequenceState.WAITING and self._admission.takes(follower):
+                self._waiting.begin(follower)
                 self._pool.attach(leader.tables, follower.tables, leader.shared_tokens)
                 follower.num_computed = follower.num_planned = leader.shared_tokens
         leader.followers = []
@@ -283,8 +306,10 @@ class Scheduler:
         """Take a sequence out of its queue for good; may be repeated."""
         if sequence.is_finished:
             return
-        queue = self._running if sequence.state is SequenceState.RUNNING else self._waiting
-        queue.remove(sequence)
+        if sequence.state is SequenceState.RUNNING:
+            self._running.remove(sequence)
+        else:
+            self._waiting.remove(sequence)
         self._prefixes.withdraw(sequence)
         sequence.state = SequenceState.FINISHED
         self._forget_when_idle(sequence)
@@ -294,11 +319,8 @@ class Scheduler:
         if sequence.num_steps_in_flight:
             return
         self._pool.release(sequence.tables)
+        self._admission.lets_go(sequence)
         del self._known[sequence.sequence_id]
         siblings = self._by_request[sequence.request.request_id]
         if not any(sibling.sequence_id in self._known for sibling in siblings):
             del self._by_request[sequence.request.request_id]
-
-
-def _place(sequence: Sequence) -> tuple[int, int]:
-    return sequence.place

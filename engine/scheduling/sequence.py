@@ -55,12 +55,21 @@ class Sequence:
 
     The choices of one request share the prompt's full blocks: the first one is the `leader`, the
     others wait among its `followers` until it has computed `shared_tokens` positions. `num_scored`
-    counts the positions whose prompt successors are scored and told; a preemption does not undo that.
+    counts the positions whose prompt successors are scored and told, `num_charged` those of the prompt
+    that its caller has paid for; a preemption does not undo that.
+
+    `place` is its fixed place among all sequences. It `has_begun` once it runs, or holds blocks while
+    it waits. In each group it never holds more than `worst_blocks`.
 
     `chain` hashes its full blocks, None without a prefix cache; `num_cached` positions were found
     there when it first ran, and `prefix_report` says why no more; `awaited_hash` is the block that
     another one was computing when it was last looked at; `junction` is where it leaves what was seen
     before. `constraint` is None where any token may be drawn.
+
+    Four things follow from the rest, and are worked out once, since every step asks: the length of
+    the prompt; how many positions are ever computed, which the last token that `max_tokens` allows is
+    not; how many of them the choices of a request share, whole blocks short of the prompt's last
+    token; and the draw of a token that depends on none before.
     """
 
     sequence_id: int
@@ -73,8 +82,12 @@ class Sequence:
     num_draws_in_flight: int = 0
     num_steps_in_flight: int = 0
     num_scored: int = 0
+    num_charged: int = 0
     state: SequenceState = SequenceState.WAITING
+    has_begun: bool = False
     must_preempt: bool = False
+    place: tuple[float, int] = (0.0, 0)
+    worst_blocks: tuple[int, ...] = ()
     chain: HashChain | None = field(default=None, repr=False)
     num_cached: int | None = None
     prefix_report: PrefixReport | None = None
@@ -83,25 +96,28 @@ class Sequence:
     constraint: Constraint | None = field(default=None, repr=False)
     leader: "Sequence | None" = field(default=None, repr=False)
     followers: "list[Sequence]" = field(default_factory=list, repr=False)
+    num_prompt: int = field(init=False)
+    num_computable: int = field(init=False)
+    shared_tokens: int = field(init=False)
+    plain_draw: Draw = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.request.prompt_ids)
+        self.num_computable = self.num_prompt + max(0, self.request.sampling.max_tokens - 1)
+        block_size = self.tables[0].block_size
+        self.shared_tokens = (self.num_prompt - 1) // block_size * block_size
+        self.plain_draw = Draw(sampling=self.request.sampling, choice=self.choice)
 
     @property
     def num_to_plan(self) -> int:
         """Positions that could be computed now: up to the newest token, drawn or being drawn.
 
-        The last token that `max_tokens` allows is never computed, and a token being drawn is waited
-        for where the next draw must know it.
+        A token being drawn is waited for where the next draw must know it.
         """
-        sampling = self.request.sampling
         newest = len(self.token_ids)
-        if self.num_draws_in_flight and not sampling.looks_back:
+        if self.num_draws_in_flight and not self.request.sampling.looks_back:
             newest += self.num_draws_in_flight
-        last = len(self.request.prompt_ids) + max(0, sampling.max_tokens - 1)
-        return min(newest, last) - self.num_planned
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands in every queue: by priority, then by arrival."""
-        return self.request.priority, self.sequence_id
+        return (newest if newest < self.num_computable else self.num_computable) - self.num_planned
 
     @property
     def num_uncommitted(self) -> int:
@@ -111,13 +127,7 @@ class Sequence:
     @property
     def num_output_tokens(self) -> int:
         """Tokens generated so far."""
-        return len(self.token_ids) - len(self.request.prompt_ids)
-
-    @property
-    def shared_tokens(self) -> int:
-        """How many positions the choices of a request share: whole blocks, short of the prompt's last token."""
-        block_size = self.tables[0].block_size
-        return (len(self.request.prompt_ids) - 1) // block_size * block_size
+        return len(self.token_ids) - self.num_prompt
 
     @property
     def failure(self) -> EngineError | None:
@@ -145,6 +155,10 @@ class Sequence:
         """Whether any table names a block."""
         return any(table.num_held for table in self.tables)
 
+    def take_place(self, arrived_s: float, priority_ageing_s: float) -> None:
+        """Take its place among all sequences, for good; a point of priority weighs so many seconds."""
+        self.place = (arrived_s + self.request.priority * priority_ageing_s, self.sequence_id)
+
     def next_chunk(self, num_tokens: int, eos_ids: frozenset[int]) -> Chunk:
         """The next `num_tokens` unplanned positions, as a plan carries them; their slots are reserved."""
         start = self.num_planned
@@ -157,7 +171,7 @@ class Sequence:
             start=start,
             stop=stop,
             token_ids=tuple(self.token_ids[start:stop]),
-            tables=tuple(table.view() for table in self.tables),
+            tables=tuple([table.view() for table in self.tables]),
             takes_last_draw=stop > len(self.token_ids),
             draw=self._draw(newest, eos_ids) if is_last else None,
             score_from=score_from,
@@ -188,13 +202,11 @@ class Sequence:
         """
         if self.constraint is not None and self.constraint.is_complete:
             return FinishReason.STOP
-        sampling = self.request.sampling
+        sampling, num_output_tokens = self.request.sampling, self.num_output_tokens
         is_end = self.token_ids[-1] in self._ending_ids(eos_ids)
-        if is_end and self.num_output_tokens > sampling.min_tokens:
+        if is_end and num_output_tokens > sampling.min_tokens:
             return FinishReason.STOP
-        if self.num_output_tokens >= sampling.max_tokens:
-            return FinishReason.LENGTH
-        return None
+        return FinishReason.LENGTH if num_output_tokens >= sampling.max_tokens else None
 
     def _ending_ids(self, eos_ids: frozenset[int]) -> frozenset[int]:
         sampling = self.request.sampling
@@ -203,10 +215,10 @@ class Sequence:
 
     def _draw(self, newest: int, eos_ids: frozenset[int]) -> Draw:
         """The draw of the token at position `newest`, with as much of what comes before as it needs."""
-        sampling, num_prompt = self.request.sampling, len(self.request.prompt_ids)
+        sampling, num_prompt = self.request.sampling, self.num_prompt
         banned_ids = self._banned_ids(newest - num_prompt, eos_ids)
         if not banned_ids and not sampling.looks_back:
-            return Draw(sampling=sampling, choice=self.choice)
+            return self.plain_draw
         start = sampling.history_start(num_prompt, newest)
         return Draw(
             sampling=sampling,
@@ -256,6 +268,9 @@ def make_sequences(
             token_ids=list(request.prompt_ids),
             chain=HashChain(block_size, request.cache_salt) if has_prefix_cache else None,
             prefix_report=None if has_prefix_cache else no_cache,
+            worst_blocks=tuple(
+                min(-(-request.max_total_tokens // block_size), table.ring_blocks) for table in own
+            ),
         )
         for choice, own in enumerate(tables)
     )

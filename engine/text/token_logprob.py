@@ -4,14 +4,13 @@ It knows nothing of choices, nor of when a token may be shown.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine.text.tokenizer import Tokenizer
 from engine.token_scores import TokenScores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
+class TokenLogprob(NamedTuple):
     """One token with the natural logarithm of its probability.
 
     `text` is the token by itself: a part of a character shows as U+FFFD there, `token_bytes` is exact.

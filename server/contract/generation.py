@@ -4,7 +4,11 @@ from server.contract.constraint import CONSTRAINTS, PEERS
 from server.contract.fields import hint, works
 
 SAMPLING = (
-    works("temperature", 0.7, "0 always takes the most probable token; from 0 to 2, 1 if left out."),
+    works(
+        "temperature",
+        0.7,
+        "0, or less than 0.00001, always takes the most probable token; at most 2, 1 if left out.",
+    ),
     works("top_p", 0.9, "Draw from the most probable tokens that make up this share; 1 if left out."),
     works("top_k", 20, "Draw from this many most probable tokens; 0 or -1 means all.", source=PEERS),
     works("min_p", 0.05, "Drop tokens below this share of the most probable one's.", source=PEERS),
@@ -26,7 +30,7 @@ SAMPLING = (
     works(
         "bad_words", ["xyz"], "Words that are never completed, as the tokens they encode to.", source=PEERS
     ),
-    works("seed", 7, "The same seed and parameters give the same answer; random if left out."),
+    works("seed", 7, "The same seed and parameters give the same answer to each prompt; random if left out."),
 )
 
 ENDING = (
@@ -86,7 +90,18 @@ REQUEST = (
         "Add cache_debug to the answer: how much of the prompt was cached, and why no more.",
         source="ringserve",
     ),
-    works("priority", 1, "Requests with a lower number go first; 0 if left out.", source=PEERS),
+    works(
+        "priority",
+        1,
+        "Of one API key's requests those with a lower number go first, until the others have waited long.",
+        source=PEERS,
+    ),
+    works(
+        "timeout",
+        30,
+        "Seconds until the request, queued or running, ends with a 504; --request-timeout-s bounds it.",
+        source=PEERS,
+    ),
     hint("user", "u-1"),
 )
 

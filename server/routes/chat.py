@@ -42,11 +42,11 @@ async def create_chat_completion(
     rendered = await render_conversation(engine, settings, body)
     prompt_ids, plan, dialect = rendered.token_ids, plan_calls(body), dialect_of(engine, settings)
     rules = dialect.answer_rules(plan, rendered.text)
-    ticket = new_ticket("chatcmpl", card, caller, body.model)
+    ticket = new_ticket("chatcmpl", card, caller, body.model, settings)
     ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=engine.tokenizer)
     ours = dialect.applied(ours, plan, rendered.text, body_rule(body))
     grammar_param = body.constraint_param or ("tools" if body.tools else "functions")
-    streams = await open_streams(engine, [ours], grammar_param=grammar_param)
+    request.state.streams = streams = await open_streams(engine, [ours], grammar_param=grammar_param)
     if body.stream:
         return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids, rules), caller.request_id)
     return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids, rules))

@@ -45,8 +45,8 @@ async def create_completion(
     require_logprobs(settings, limits)
     require_places(settings, len(body.prompts) * body.num_generated)
     prompts = await read_prompts(engine, body)
-    ticket = new_ticket("cmpl", card, caller, body.model)
-    streams = await open_streams(
+    ticket = new_ticket("cmpl", card, caller, body.model, settings)
+    request.state.streams = streams = await open_streams(
         engine, to_requests(body, prompts, ticket, engine.tokenizer), grammar_param=body.constraint_param
     )
     if body.stream:

@@ -15,6 +15,7 @@ from server.schemas.common import MAX_INT, Number, Stop, Text, WireModel, invali
 from server.schemas.constraint import ConstrainedBody
 
 MAX_CHOICES = 128
+MAX_TIMEOUT_S = 1e6
 MAX_BIASES = 1024
 MAX_TOKEN_IDS = 1 << 20
 MAX_WORDS = 256
@@ -70,6 +71,7 @@ class GenerationBody(ConstrainedBody):
     cache_salt: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     cache_debug: StrictBool | None = None
     priority: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
+    timeout: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
     user: Text | None = None
 
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None

@@ -5,6 +5,7 @@ answer has one for each token, and only a few fields differ between them.
 """
 
 from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii
 
 from openai.types.chat import ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import ChoiceLogprobs
@@ -30,7 +31,7 @@ from server.translate.generation import (
     sse_event,
     usage_member,
 )
-from server.translate.logprobs import chat_logprob, prompt_logprobs
+from server.translate.logprobs import chat_logprob, chat_logprob_json, prompt_logprobs
 from server.translate.sampling import Encoder, Wanted, to_sampling
 
 
@@ -61,7 +62,9 @@ def to_request(
         sampling=to_sampling(body, wanted, encoder),
         num_choices=body.n or 1,
         arrival_s=ticket.created_s,
+        caller=ticket.caller,
         priority=body.priority or 0,
+        timeout_s=ticket.timeout_s(body.timeout),
         cache_salt=body.cache_salt or "",
         wants_prefix_report=bool(body.cache_debug),
     )
@@ -101,18 +104,19 @@ class ChatChunks:
             self._begun.add(event.choice)
             content = None if self._readers else ""
             begun = _choice(event.choice, {"role": "assistant", "content": content, "refusal": None}, None)
-            chunks = self._chunk(begun, self._of_prompt(event))
+            chunks = self._chunk(encode_json(begun), self._of_prompt(event))
         elif event.prefix_report or (event.prompt_logprobs and self._body.prompt_logprobs is not None):
-            chunks = self._chunk(_choice(event.choice, {}, None), self._of_prompt(event))
+            chunks = self._chunk(encode_json(_choice(event.choice, {}, None)), self._of_prompt(event))
         reader = self._readers.get(event.choice)
         if reader is not None:
             chunks += self._parts(reader, event)
         elif event.text or self._has_extras(event):
-            chunks += self._chunk(self._delta({"content": event.text}, event))
+            text = f'{{"content":{encode_basestring_ascii(event.text)}}}'
+            chunks += self._chunk(self._told(text, event))
         if event.finish_reason is not None:
             reason = event.finish_reason
             told = reason.value if reader is None else reader.finish_reason(reason)
-            chunks += self._chunk(_choice(event.choice, {}, told))
+            chunks += self._chunk(encode_json(_choice(event.choice, {}, told)))
         return chunks
 
     def end(self) -> bytes:
@@ -150,22 +154,29 @@ class ChatChunks:
         if not deltas and self._has_extras(event):
             deltas.append({})
         chunks = [
-            self._delta(delta, event) if not index else _choice(event.choice, delta, None)
+            self._told(encode_json(delta), event)
+            if not index
+            else encode_json(_choice(event.choice, delta, None))
             for index, delta in enumerate(deltas)
         ]
         return b"".join(map(self._chunk, chunks))
 
-    def _delta(self, delta: dict[str, object], event: TokenEvent) -> dict[str, object]:
-        choice = _choice(event.choice, delta, None)
+    def _told(self, delta: str, event: TokenEvent) -> str:
+        """A choice with what is told of its tokens, written directly: there is one for each token."""
+        logprobs, token_ids = "null", ""
         if self._has_logprobs:
-            choice["logprobs"] = {"content": list(map(chat_logprob, event.logprobs)), "refusal": None}
+            told = ",".join(map(chat_logprob_json, event.logprobs))
+            logprobs = f'{{"content":[{told}],"refusal":null}}'
         if self._has_token_ids:
-            choice["token_ids"] = list(event.token_ids)
-        return choice
+            token_ids = f',"token_ids":[{",".join(map(str, event.token_ids))}]'
+        return (
+            f'{{"index":{event.choice},"delta":{delta},'
+            f'"logprobs":{logprobs},"finish_reason":null{token_ids}}}'
+        )
 
-    def _chunk(self, choice: dict[str, object], more: str = "") -> bytes:
+    def _chunk(self, choice: str, more: str = "") -> bytes:
         usage = usage_member(self._tally) if self._has_running_usage else self._usage
-        return sse_event(f"{self._opening}{encode_json(choice)}]{usage}{more}}}")
+        return sse_event(f"{self._opening}{choice}]{usage}{more}}}")
 
 
 class ChatFold:

@@ -30,7 +30,7 @@ DEFAULT_MAX_TOKENS = 16  # what OpenAI documents for this endpoint
 def to_requests(
     body: CompletionRequest, prompts: Sequence[Prompt], ticket: Ticket, encoder: Encoder
 ) -> list[Request]:
-    """The engine's requests, one for each prompt.
+    """The engine's requests, one for each prompt; a seed in the body serves for each of them.
 
     Raises RequestError for what only the engine's own types refuse.
     """
@@ -47,10 +47,12 @@ def to_requests(
         Request(
             request_id=f"{ticket.answer_id}-{index}",
             prompt_ids=prompt.token_ids,
-            sampling=sampling,
+            sampling=sampling if body.seed is not None else replace(sampling, seed=ticket.prompt_seed(index)),
             num_choices=body.num_generated,
             arrival_s=ticket.created_s,
+            caller=ticket.caller,
             priority=body.priority or 0,
+            timeout_s=ticket.timeout_s(body.timeout),
             cache_salt=body.cache_salt or "",
             wants_prefix_report=bool(body.cache_debug),
         )

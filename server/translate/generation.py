@@ -6,6 +6,7 @@ Pure: no clock, no randomness, no input or output; what varies comes in a `Ticke
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import inf
 from statistics import fmean
 
@@ -24,6 +25,7 @@ class Ticket:
     """What the server adds to a body: the answer's identity, and what the body left open.
 
     `created_s` is wall-clock seconds since the epoch; `seed` serves where the body has none.
+    `max_timeout_s` is the most time that any request gets, None for no limit.
     """
 
     answer_id: str
@@ -31,6 +33,12 @@ class Ticket:
     model_id: str
     fingerprint: str
     seed: int
+    caller: str = ""
+    max_timeout_s: float | None = None
+
+    def timeout_s(self, asked: float | None) -> float | None:
+        """The time of a request that asks for so much; None for as long as it takes."""
+        return min((limit for limit in (asked, self.max_timeout_s) if limit is not None), default=None)
 
     def head(self, kind: str) -> dict[str, object]:
         """The fields that open every answer and every chunk of the object type `kind`."""
@@ -41,6 +49,10 @@ class Ticket:
             "model": self.model_id,
             "system_fingerprint": self.fingerprint,
         }
+
+    def prompt_seed(self, index: int) -> int:
+        """The seed of the body's prompt `index`, so that equal prompts are answered differently."""
+        return int.from_bytes(sha256(f"{self.seed} {index}".encode()).digest()[:8])
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,6 +4,7 @@ JSON has no infinity, so the least value told is `LEAST_LOGPROB`.
 """
 
 from collections.abc import Sequence
+from json.encoder import encode_basestring_ascii
 
 from engine import TokenLogprob
 
@@ -18,6 +19,13 @@ def bounded_logprob(logprob: float) -> float:
 def chat_logprob(token: TokenLogprob) -> dict[str, object]:
     """One entry of a chat choice's `logprobs.content`."""
     return {**_plain(token), "top_logprobs": [_plain(other) for other in token.top]}
+
+
+def chat_logprob_json(token: TokenLogprob) -> str:
+    """The same as JSON text, written directly: a streamed token may have twenty alternatives."""
+    alternatives = "},{".join(map(_plain_members, token.top))
+    told = f"[{{{alternatives}}}]" if token.top else "[]"
+    return f'{{{_plain_members(token)},"top_logprobs":{told}}}'
 
 
 def completion_logprobs(
@@ -53,6 +61,13 @@ def _plain(token: TokenLogprob) -> dict[str, object]:
         "logprob": bounded_logprob(token.logprob),
         "bytes": list(token.token_bytes),
     }
+
+
+def _plain_members(token: TokenLogprob) -> str:
+    """The members of `_plain` as JSON text."""
+    number = float.__repr__(bounded_logprob(token.logprob))
+    listed = ",".join(map(str, token.token_bytes))
+    return f'"token":{encode_basestring_ascii(token.text)},"logprob":{number},"bytes":[{listed}]'
 
 
 def _alternatives(token: TokenLogprob | None, num_top: int) -> dict[str, float] | None:

@@ -34,11 +34,16 @@ def engine(**fields: object) -> EngineConfig:
         (SchedulingConfig, "max_running", 0, "at least 1"),
         (SchedulingConfig, "max_waiting", -1, "at least 0"),
         (SchedulingConfig, "steps_in_flight", 3, "1 or 2"),
+        (SchedulingConfig, "max_per_key", 0, "at least 1"),
+        (SchedulingConfig, "admission", "strict", "one of optimistic, guaranteed"),
+        (SchedulingConfig, "priority_ageing_s", 0.0, "above 0"),
+        (SchedulingConfig, "priority_ageing_s", float("inf"), "at most 1e+06"),
         (SupervisionConfig, "start_timeout_s", 0.0, "above 0"),
         (SupervisionConfig, "step_timeout_s", -1.0, "above 0"),
         (SupervisionConfig, "restart_window_s", 0.0, "above 0"),
         (SupervisionConfig, "max_restarts", -1, "at least 0"),
         (engine, "log_level", "loud", "one of debug, info, warning, error"),
+        (engine, "log_format", "xml", "one of text, json"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named_with_its_value_and_what_would_be_right(

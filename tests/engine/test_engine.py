@@ -2,6 +2,8 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from engine.errors import (
     CheckpointError,
     ConfigError,
     ContextLengthError,
+    DeadlineError,
     EngineCrashedError,
     EngineUnavailableError,
     OverloadedError,
@@ -363,3 +366,88 @@ def test_clearing_the_cache_ends_with_the_engine_that_was_to_do_it():
             await engine.clear_cache()
 
     play(new_engine(), act)
+
+
+def timed_out(act: Callable[[Engine, ManualClock], Awaitable[object]]) -> object:
+    """What `act` finds in an engine whose clock only it moves."""
+    clock = ManualClock()
+    engine = new_engine(clock=clock)
+
+    async def run() -> object:
+        await engine.start()
+        try:
+            await asyncio.wait_for(engine.wait_ready(), WAIT_S)
+            return await asyncio.wait_for(act(engine, clock), WAIT_S)
+        finally:
+            await stop_by(clock, engine)
+
+    return asyncio.run(run())
+
+
+def test_a_request_that_runs_ends_when_its_time_is_over():
+    async def act(engine: Engine, clock: ManualClock) -> object:
+        stream = await engine.submit(replace(new_request([*b"ab", HOLD]), timeout_s=3.0))
+        text = ""
+        while text != "ab":
+            text += (await anext(stream)).text
+        clock.jump(2.9)
+        clock.jump(0.2)
+        with pytest.raises(DeadlineError) as caught:
+            await anext(stream)
+        again = await engine.submit(new_request("x"))
+        return caught.value.message, await text_of(again)
+
+    message, after = timed_out(act)
+    assert "3 s, was over after 2 tokens" in message
+    assert after == ("x", [FinishReason.STOP])
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["silent", "stopped"])
+def test_a_request_that_is_never_accepted_ends_when_its_time_is_over(is_stopped: bool):
+    async def act(engine: Engine, clock: ManualClock) -> object:
+        if is_stopped:
+            os.kill(pid_of(engine), signal.SIGSTOP)
+        request = replace(new_request([*[97] * (MAX_CONTEXT - 2), IGNORE], max_tokens=1), timeout_s=3.0)
+        asking = asyncio.create_task(engine.submit(request))
+        await until(lambda: clock.is_awaited(3.0))
+        clock.jump(3.1)
+        with pytest.raises(DeadlineError) as caught:
+            await asking
+        return caught.value.message
+
+    assert "after 0 tokens" in timed_out(act)
+
+
+def test_a_request_that_ends_in_time_leaves_no_timer_behind():
+    async def act(engine: Engine, clock: ManualClock) -> object:
+        text = await text_of(await engine.submit(replace(new_request("hello"), timeout_s=3.0)))
+        await asyncio.sleep(0)
+        return text, clock.is_awaited(3.0)
+
+    assert timed_out(act) == (("hello", [FinishReason.STOP]), False)
+
+
+def test_each_process_is_told_the_vocabulary_once_before_its_first_grammar(
+    capsys: pytest.CaptureFixture[str],
+):
+    engine = new_engine()
+
+    async def act(engine: Engine) -> object:
+        await text_of(await engine.submit(new_request("a", request_id="free")))
+        await asyncio.gather(
+            *(engine.submit(new_request("a", request_id=name, grammar='start: "a"')) for name in "bc")
+        )
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await until(lambda: engine.health().state is not EngineState.READY)
+        await engine.wait_ready()
+        return await text_of(await engine.submit(new_request("a", request_id="d", grammar='start: "a"')))
+
+    play(engine, act)
+    said = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.split()[:1] in (["Submit"], ["Vocabulary"])
+    ]
+    assert said[:2] == ["Submit free", "Vocabulary"]
+    assert set(said[2:4]) == {"Submit b", "Submit c"}
+    assert said[4:] == ["Vocabulary", "Submit d"]

@@ -5,7 +5,18 @@ from engine.config import SchedulingConfig
 from engine.errors import EngineCrashedError
 from engine.intake import Stop
 from engine.loop import LoopParts, StepLoop
-from engine.messages import Abort, CacheCleared, ClearCache, Drain, Drained, Pulse, Updates
+from engine.messages import (
+    Abort,
+    CacheCleared,
+    ClearCache,
+    Drain,
+    Drained,
+    Inspect,
+    Inspected,
+    Pulse,
+    Updates,
+)
+from engine.metering import StepMeter
 from engine.plan import StepPlan
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
@@ -19,12 +30,14 @@ PROMPT = (3, 1, 4, 1, 5)
 class ScriptedIntake:
     """Hands over one entry of `script` per call, then stops."""
 
-    def __init__(self, script):
+    def __init__(self, script, bench):
         self.script = list(script)
+        self.bench = bench
         self.waits = []
 
     def take(self, wait_s):
         self.waits.append(wait_s)
+        self.bench.now_s += self.bench.passing_s
         return self.script.pop(0) if self.script else [Stop()]
 
 
@@ -39,6 +52,7 @@ class Bench:
         self.runner = FakeRunner(self.layout)
         self.steps_in_flight = steps_in_flight
         self.sent = []
+        self.now_s = self.passing_s = 0.0
 
     def sequences(self, first_id=0, max_tokens=4):
         sampling = SamplingParams(max_tokens=max_tokens, seed=0)
@@ -47,8 +61,14 @@ class Bench:
         return make_sequences(request, first_id, [self.layout.new_tables()])
 
     def run(self, *script):
-        intake = ScriptedIntake(script)
-        parts = LoopParts(intake=intake, scheduler=self.scheduler, runner=self.runner, outbox=self)
+        intake = ScriptedIntake(script, self)
+        parts = LoopParts(
+            intake=intake,
+            scheduler=self.scheduler,
+            runner=self.runner,
+            outbox=self,
+            meter=StepMeter(self.scheduler, now=lambda: self.now_s),
+        )
         StepLoop(parts, self.steps_in_flight).run()
         return intake
 
@@ -156,3 +176,42 @@ def test_the_cache_is_cleared_on_demand_and_the_number_told():
     told = [message for message in bench.sent if isinstance(message, CacheCleared)]
 
     assert told == [CacheCleared(order_id=4, num_blocks=2), CacheCleared(order_id=5, num_blocks=0)]
+
+
+def test_what_is_live_is_told_between_two_steps():
+    bench = Bench()
+    bench.run([bench.sequences()], [Inspect(number=7)], *[[]] * 6)
+    (inspected,) = (message for message in bench.sent if isinstance(message, Inspected))
+
+    assert inspected.number == 7
+    assert [(view.request_id, view.num_computed) for view in inspected.view.sequences] == [("r0", 5)]
+
+
+@pytest.mark.parametrize("steps_in_flight", [1, 2])
+def test_the_wait_of_a_sequence_is_told_with_its_first_step(steps_in_flight):
+    bench = Bench(steps_in_flight=steps_in_flight)
+    bench.run([bench.sequences()], *[[]] * 10)
+    told = [message.waited_s for message in bench.sent if isinstance(message, Updates) and message.waited_s]
+
+    assert told == [((0, 0.0),)]
+
+
+def test_counters_ride_on_the_message_that_leaves_when_they_are_due():
+    bench = Bench()
+    bench.passing_s = 0.5  # with every look at the work
+    bench.run([bench.sequences()], *[[]] * 5)
+    counted = [m.stats.counters.step_s.num_values for m in bench.sent if m.stats is not None]
+
+    assert counted == sorted(counted)
+    assert len(counted) >= 2
+    assert any(message.stats is None for message in bench.sent)
+
+
+def test_a_failed_step_is_counted():
+    bench = Bench()
+    bench.passing_s = 0.6
+    bench.runner.failing_steps = 1
+    bench.run([bench.sequences()], *[[]] * 4)
+    told = [message.stats for message in bench.sent if message.stats is not None]
+
+    assert told[-1].counters.num_failed_steps == 1

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, Updates
-from engine.open_requests import OpenRequest
+from engine.open_request import OpenRequest
 from engine.prefix_report import PrefixReport
 from engine.request import FinishReason, Request, SamplingParams
 from engine.stream import TokenEvent
@@ -411,11 +411,11 @@ def test_a_fault_in_one_requests_text_ends_that_request_alone(caplog: pytest.Log
     [
         (
             lambda world, first: world.hear((first, "bc", STOP), (first + 1, "", LENGTH)),
-            "reason=stop,length prompt_tokens=5 output_tokens=4 first_token_ms=250.0 duration_ms=1250.0",
+            "reason=stop,length output_tokens=4 queue_ms=- first_token_ms=250.0 duration_ms=1250.0",
         ),
         (
             lambda world, first: world.requests.end_all(EngineCrashedError("gone")),
-            "reason=EngineCrashedError prompt_tokens=5 output_tokens=2 first_token_ms=250.0 duration_ms=1250.0",
+            "reason=EngineCrashedError output_tokens=2 queue_ms=- first_token_ms=250.0 duration_ms=1250.0",
         ),
     ],
     ids=["finished", "crashed"],
@@ -431,21 +431,21 @@ def test_each_request_leaves_one_line_at_its_end(
         end(world, opened.first_sequence_id)
         await opened.stream.aclose()
 
-    with caplog.at_level(logging.INFO, "engine.open_requests"):
+    with caplog.at_level(logging.DEBUG, "engine.open_requests"):
         in_loop(act)
 
-    assert [record.getMessage() for record in caplog.records] == [f"request finished id=a {line}"]
+    assert [record.getMessage() for record in caplog.records] == [f"request ended id=a {line}"]
 
 
 def test_a_request_aborted_before_its_first_token_leaves_a_line_too(caplog: pytest.LogCaptureFixture):
     async def act(world: World) -> None:
         await world.open().stream.aclose()
 
-    with caplog.at_level(logging.INFO, "engine.open_requests"):
+    with caplog.at_level(logging.DEBUG, "engine.open_requests"):
         in_loop(act)
 
     (record,) = caplog.records
-    assert "reason=abort prompt_tokens=5 output_tokens=0 first_token_ms=- " in record.getMessage()
+    assert "reason=abort output_tokens=0 queue_ms=- first_token_ms=- " in record.getMessage()
 
 
 def test_the_mean_duration_follows_the_requests_that_had_tokens():
@@ -480,3 +480,58 @@ def test_what_the_cache_knew_comes_with_the_first_event():
         ("b", report),
         ("c", None),
     ]
+
+
+def test_the_wait_in_the_engines_queue_is_kept_for_the_record():
+    async def act(world: World) -> object:
+        opened = world.open(num_choices=2)
+        for choice, waited_s in ((0, 0.5), (1, 3.0)):
+            world.requests.hear(Updates(waited_s=((opened.first_sequence_id + choice, waited_s),)))
+        await opened.stream.aclose()
+        return opened.stream.record, world.requests.tally.to_stats().queue_s
+
+    record, queue_s = in_loop(act)
+
+    assert record.waited_s == 0.5
+    assert (queue_s.num_values, queue_s.total) == (1, 0.5)
+
+
+def test_tokens_that_come_together_share_the_time_since_the_last():
+    async def act(world: World) -> object:
+        first = world.open().first_sequence_id
+        world.clock.jump(2.0)
+        world.hear((first, "a", None))
+        world.clock.jump(0.75)
+        world.hear((first, "bcd", None))
+        return world.requests.tally.to_stats()
+
+    stats = in_loop(act)
+
+    assert (stats.first_token_s.total, stats.first_token_s.num_values) == (2.0, 1)
+    assert (stats.inter_token_s.total, stats.inter_token_s.num_values) == (0.75, 3)
+    assert stats.num_generated_tokens == 4
+
+
+def test_each_choice_has_its_own_time_between_tokens():
+    async def act(world: World) -> object:
+        first = world.open(num_choices=2).first_sequence_id
+        world.hear((first, "a", None))
+        world.clock.jump(1.0)
+        world.hear((first + 1, "a", None))
+        world.clock.jump(1.0)
+        world.hear((first, "b", None))
+        return world.requests.tally.to_stats().inter_token_s
+
+    inter_token_s = in_loop(act)
+
+    assert (inter_token_s.total, inter_token_s.num_values) == (2.0, 1)
+
+
+def test_ages_count_from_the_opening():
+    async def act(world: World) -> object:
+        world.open(request_id="old")
+        world.clock.jump(3.0)
+        world.open(request_id="new")
+        return world.requests.ages_s
+
+    assert in_loop(act) == {"old": 3.0, "new": 0.0}

@@ -115,8 +115,10 @@ def test_only_temperature_zero_is_greedy(temperature: float, is_greedy: bool):
         ({"num_choices": 0}, "n"),
         ({"num_choices": MAX_CHOICES + 1}, "n"),
         ({"priority": MAX_PRIORITY + 1}, "priority"),
+        ({"timeout_s": 0.0}, "timeout"),
+        ({"timeout_s": float("inf")}, "timeout"),
     ],
-    ids=["no prompt", "no choices", "too many choices", "priority"],
+    ids=["no prompt", "no choices", "too many choices", "priority", "no time", "endless time"],
 )
 def test_a_request_that_makes_no_sense_is_the_callers_mistake(fields: dict[str, object], param: str):
     with pytest.raises(RequestError) as caught:
@@ -184,3 +186,12 @@ def test_a_token_id_outside_the_vocabulary_is_refused_by_the_name_of_its_paramet
 
 def test_token_ids_of_the_vocabulary_are_let_through():
     request(sampling=sampling(allowed_ids=(0, 9), logit_bias=((9, 1.0),))).refuse_foreign_ids(10)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-50, 9.9e-6])
+def test_a_temperature_next_to_nothing_is_greedy(temperature):
+    assert SamplingParams(max_tokens=1, seed=0, temperature=temperature).is_greedy
+
+
+def test_a_low_temperature_is_not_greedy():
+    assert not SamplingParams(max_tokens=1, seed=0, temperature=1e-5).is_greedy

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.cache.pool import CachePool
-from engine.config import SchedulingConfig
+from engine.config import ADMISSIONS, SchedulingConfig
 from engine.errors import StepError
 from engine.messages import Updates
 from engine.plan import StepPlan
@@ -14,6 +14,7 @@ from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.sequence import Sequence, SequenceState, make_sequences
 from tests.support.fake_runner import FakeRunner, expected_tokens
+from tests.support.manual_clock import ManualClock
 from tests.support.specs import small_layout
 
 MAX_CONTEXT = 48
@@ -33,6 +34,7 @@ class PoolMachine(RuleBasedStateMachine):
         spare_blocks=st.sampled_from([0, 0, 0, 1, 3, 12]),
         steps_in_flight=st.integers(1, 2),
         has_prefix_cache=st.booleans(),
+        admission=st.sampled_from(ADMISSIONS),
     )
     def start(
         self,
@@ -44,6 +46,7 @@ class PoolMachine(RuleBasedStateMachine):
         spare_blocks,
         steps_in_flight,
         has_prefix_cache,
+        admission,
     ):
         dials = {"block_size": block_size, "max_chunk_tokens": max_chunk_tokens, "max_context": MAX_CONTEXT}
         roomy = small_layout(*windows, num_blocks=1000, **dials)
@@ -56,11 +59,14 @@ class PoolMachine(RuleBasedStateMachine):
             max_chunk_tokens=max_chunk_tokens,
             max_running=max_running,
             steps_in_flight=steps_in_flight,
+            admission=admission,
+            priority_ageing_s=10.0,
         )
+        self.clock = ManualClock()
         self.has_prefix_cache = has_prefix_cache
         self.max_chunk_tokens = max_chunk_tokens
         self.steps_in_flight = steps_in_flight
-        self.scheduler = Scheduler(config, self.pool, frozenset({0}))
+        self.scheduler = Scheduler(config, self.pool, frozenset({0}), self.clock.now)
         self.runner = FakeRunner(self.layout)
         self.sequences: dict[int, Sequence] = {}
         self.outputs: dict[int, list[int]] = {}
@@ -75,9 +81,10 @@ class PoolMachine(RuleBasedStateMachine):
         n=st.integers(1, 3),
         salt=st.integers(1, 3),
         priority=st.integers(-1, 1),
+        caller=st.sampled_from(["a", "a", "b", "c"]),
         habits=st.sampled_from(HABITS),
     )
-    def add(self, prompt_length, max_tokens, n, salt, priority, habits):
+    def add(self, prompt_length, max_tokens, n, salt, priority, caller, habits):
         max_tokens = min(max_tokens, MAX_CONTEXT - prompt_length)
         if "prompt_logprobs" in habits and max_tokens % 2:
             max_tokens = 0
@@ -86,6 +93,7 @@ class PoolMachine(RuleBasedStateMachine):
             prompt_ids=tuple((salt * i) % 31 + 1 for i in range(prompt_length)),
             sampling=SamplingParams(max_tokens=max_tokens, seed=0, **habits),
             num_choices=n,
+            caller=caller,
             priority=priority,
         )
         tables = [self.layout.new_tables() for _ in range(n)]
@@ -144,9 +152,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.ended.setdefault(sequence.sequence_id, "finished")
 
     @rule()
-    def forget_cached(self):
-        self.pool.forget_cached()
+    def clear_cache(self):
+        self.scheduler.clear_cache()
         assert self.pool.num_evictable_blocks == 0
+        assert self.scheduler.clear_cache() == 0
+
+    @rule(duration_s=st.sampled_from([0.5, 10.0, 25.0]))
+    def wait(self, duration_s):
+        self.clock.jump(duration_s)
 
     def note(self, updates: Updates) -> None:
         for sequence_id, scores in updates.prompt_scores:
@@ -190,8 +203,9 @@ class PoolMachine(RuleBasedStateMachine):
         for sequence in self.sequences.values() if hasattr(self, "sequences") else ():
             if sequence.state is SequenceState.FINISHED and not sequence.num_steps_in_flight:
                 assert not sequence.holds_blocks
-            for group, table in zip(self.layout.groups, sequence.tables, strict=True):
-                assert table.num_held <= group.ring_blocks
+            bounds = zip(self.layout.groups, sequence.tables, sequence.worst_blocks, strict=True)
+            for group, table, most in bounds:
+                assert table.num_held <= most <= group.ring_blocks
                 assert table.num_held <= -(-sequence.num_planned // self.layout.block_size)
                 if table.num_held and group.window is not None:
                     oldest_visible = sequence.num_computed - group.window + 1
@@ -221,10 +235,35 @@ class PoolMachine(RuleBasedStateMachine):
                 assert told == list(expected)
 
     @invariant()
-    def queues_are_in_order_of_priority_and_arrival(self):
-        for queue in (self.scheduler._waiting, self.scheduler._running) if hasattr(self, "scheduler") else ():
-            places = [(sequence.request.priority, sequence.sequence_id) for sequence in queue]
+    def each_sequence_is_in_its_queue_and_each_queue_in_order(self):
+        if not hasattr(self, "scheduler"):
+            return
+        waiting = self.scheduler._waiting
+        queues = [account.queue for account in waiting._accounts.values()]
+        for queue in (self.scheduler._running, waiting._begun, *queues):
+            places = [sequence.place for sequence in queue]
             assert places == sorted(places)
+        queued = [sequence.sequence_id for sequence in waiting.in_turn()]
+        for state, ids in (
+            (SequenceState.WAITING, queued),
+            (SequenceState.RUNNING, [sequence.sequence_id for sequence in self.scheduler._running]),
+        ):
+            assert sorted(ids) == [s.sequence_id for s in self.sequences.values() if s.state is state]
+        assert len(waiting) == len(queued)
+
+    @invariant()
+    def only_who_has_begun_holds_blocks(self):
+        for sequence in self.sequences.values() if hasattr(self, "sequences") else ():
+            assert sequence.has_begun or not sequence.holds_blocks
+
+    @invariant()
+    def under_guaranteed_admission_nobody_is_preempted(self):
+        if not hasattr(self, "scheduler") or self.scheduler._config.admission != "guaranteed":
+            return
+        assert self.scheduler.load.num_preemptions == 0
+        assert not any(sequence.must_preempt for sequence in self.sequences.values())
+        begun = [s for s in self.sequences.values() if s.has_begun and not s.is_finished]
+        assert sum(sum(sequence.worst_blocks) for sequence in begun) <= self.layout.num_blocks
 
     def teardown(self):
         """Whatever is left can run to its end, and then all blocks are free."""
@@ -247,3 +286,4 @@ class PoolMachine(RuleBasedStateMachine):
         self.outputs_do_not_depend_on_company()
         assert set(self.ended) == set(self.sequences)
         assert self.pool.num_free_blocks == self.layout.num_blocks
+        self.under_guaranteed_admission_nobody_is_preempted()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, ToEngine, Updates
-from engine.open_requests import OpenRequest, OpenRequests
+from engine.open_request import OpenRequest
+from engine.open_requests import OpenRequests
 from engine.request import FinishReason
 from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import ByteTokenizer

@@ -4,17 +4,21 @@ Servers are not started here; README's two set-up lines are carried out by .ci/r
 read them.
 """
 
+import argparse
 import doctest
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from benchmarks.load.__main__ import parser as load_parser
+from benchmarks.side_by_side.__main__ import parser as side_by_side_parser
+from benchmarks.side_by_side.servers import Contestant, read_presets
 from engine import ConfigError
-from server.settings import ENV_PREFIX, ChatSettings, PullSettings, Settings
+from server.settings import ENV_PREFIX, ChatSettings, PullSettings, SelftestSettings, Settings
 from tests.architecture.routes import routes
 from tests.architecture.source_tree import ROOT, expect_none, read_tree
 from tests.packaging.documents import Command, Page, read_commands
@@ -24,9 +28,9 @@ PAGES = tuple(
     Page(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 )
-SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings}
+SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings, "selftest": SelftestSettings}
 IMAGE = "ringserve"
-MODULES = frozenset({"venv", "pytest"})
+MODULES = frozenset({"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side"})
 HARMLESS = frozenset({"cd", "git", "pip", "ruff", "mypy"})
 DOCKER_VALUES = frozenset({"-p", "-e", "-v", "--gpus", "--name", "--target", "-t"})
 SERVED_BESIDES = frozenset({"GET /openapi.json", "GET /docs"})
@@ -136,9 +140,30 @@ def fits(route: str, wanted: str) -> bool:
 def python_complaints(words: tuple[str, ...]) -> Iterator[str]:
     if words[:1] != ("-m",) or words[1] not in MODULES:
         yield f"no test knows what python {' '.join(words[:2])} does"
+    elif words[1] == "benchmarks.load":
+        yield from parse_complaints(load_parser(), words[2:])
+    elif words[1] == "benchmarks.side_by_side":
+        yield from parse_complaints(side_by_side_parser(), words[2:])
+        yield from contestant_complaints(words[2:])
     elif words[1] == "pytest":
         paths = [word.split("::")[0] for word in words[2:] if "/" in word]
         yield from (f"{path} is not there" for path in paths if not (ROOT / path).exists())
+
+
+def parse_complaints(parser: argparse.ArgumentParser, words: Sequence[str]) -> Iterator[str]:
+    try:
+        parser.parse_args(words)
+    except SystemExit as end:
+        yield f"{parser.prog} refuses it with status {end.code}"
+
+
+def contestant_complaints(words: Sequence[str]) -> Iterator[str]:
+    """What the presets say to the servers that are named."""
+    for text in side_by_side_parser().parse_args(words).servers:
+        try:
+            Contestant.read(text, read_presets())
+        except ValueError as error:
+            yield str(error)
 
 
 def test_the_pages_are_read():

@@ -105,15 +105,20 @@ def test_more_choices_than_places_are_refused():
     require_places(settings, 3)
     with pytest.raises(RequestError, match="at most 3"):
         require_places(settings, 4)
+    with pytest.raises(RequestError, match="at most 2"):
+        require_places(Settings(max_per_key=2), 3)
 
 
 def test_tickets_differ_in_seed_and_are_named_after_their_request():
-    first, second = (new_ticket("chatcmpl", CARD, CALLER, "name") for _ in range(2))
+    first, second = (
+        new_ticket("chatcmpl", CARD, CALLER, "name", Settings(request_timeout_s=9)) for _ in range(2)
+    )
 
     assert first.answer_id == "chatcmpl-1"
     assert first.seed != second.seed
     assert first.fingerprint == second.fingerprint
     assert first.created_s == 5.5
+    assert (first.caller, first.max_timeout_s) == (CALLER.name, 9)
 
 
 @pytest.mark.anyio

@@ -202,7 +202,7 @@ async def test_the_openapi_document_has_every_route(client):
     }
 
     assert set(document["paths"]) == routes
-    assert len(routes) == 10
+    assert len(routes) == 13
 
 
 async def test_the_openapi_document_describes_errors_as_they_are(client):

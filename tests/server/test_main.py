@@ -1,4 +1,5 @@
 import logging
+import socket
 import subprocess
 import sys
 
@@ -19,7 +20,9 @@ def logging_as_before():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["chat", "--help"], ["pull", "--help"]], ids=" ".join
+    "arguments",
+    [["--help"], ["serve", "--help"], ["chat", "--help"], ["pull", "--help"], ["selftest", "--help"]],
+    ids=" ".join,
 )
 def test_help_ends_with_status_zero(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -48,6 +51,9 @@ def test_an_unknown_command_ends_with_status_two(arguments, capsys):
         (["serve", "/no/such/folder", "--port=0"], "/no/such/folder"),
         (["pull", "/no/such/folder"], "/no/such/folder"),
         (["chat", "--start-timeout-s", "0"], "--start-timeout-s"),
+        (["serve", "--log-format=xml"], "log_format is 'xml'"),
+        (["serve", "--otlp-endpoint=collector:4317"], "otlp_endpoint is 'collector:4317'"),
+        (["selftest", "--drain-pid=1"], "--drain-pid"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -112,3 +118,12 @@ def test_the_whole_server_loads_no_torch():
     )
 
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+
+
+def test_a_selftest_without_a_server_fails_at_its_first_drill(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    status = main(["selftest", "--url", url])
+
+    assert status == 1
+    assert capsys.readouterr().out.startswith("FAIL  ready       ConnectError")

@@ -8,6 +8,8 @@ import pytest
 
 from engine import EngineState
 from server.app import create_app
+from server.metrics.http import HttpTally
+from server.middleware import RequestId
 from server.settings import Settings
 from tests.support.bodies import CHAT, CHAT_PATH, COMPLETION, COMPLETION_PATH
 from tests.support.fake_engine import FakeEngine
@@ -77,14 +79,14 @@ async def test_an_unexpected_failure_is_a_500_that_reveals_nothing(client, engin
 
 def answered(caplog, level=logging.INFO):
     return [
-        record.message
+        record.getMessage()
         for record in caplog.records
-        if record.name == "server.middleware" and record.levelno >= level
+        if record.name == "server.observation" and record.levelno >= level
     ]
 
 
 async def test_each_request_is_one_log_line(client, caplog):
-    caplog.set_level(logging.DEBUG, "server.middleware")
+    caplog.set_level(logging.DEBUG, "server.observation")
     await client.get("/v1/models")
 
     [line] = answered(caplog)
@@ -92,31 +94,29 @@ async def test_each_request_is_one_log_line(client, caplog):
 
 
 async def test_a_refused_generation_is_one_log_line(client, caplog):
-    caplog.set_level(logging.DEBUG, "server.middleware")
+    caplog.set_level(logging.DEBUG, "server.observation")
     await client.post(CHAT_PATH, json={**CHAT, "model": "other"})
 
     [line] = answered(caplog)
     assert f"path='{CHAT_PATH}' status=404" in line
 
 
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(
     ("path", "body"), [(CHAT_PATH, CHAT), (COMPLETION_PATH, COMPLETION)], ids=["chat", "completion"]
 )
-async def test_a_generation_is_left_to_the_engines_line_which_shares_its_number(
-    client, engine, caplog, path, body
-):
-    caplog.set_level(logging.DEBUG, "server.middleware")
-    answer = await client.post(path, json=body)
+async def test_a_generation_is_one_log_line_which_tells_all(client, engine, caplog, path, body, is_streamed):
+    caplog.set_level(logging.DEBUG, "server.observation")
+    answer = await client.post(path, json={**body, "stream": is_streamed})
     number = answer.headers["x-request-id"].removeprefix("req_")
 
-    assert answered(caplog) == []
-    assert number in answered(caplog, logging.DEBUG)[0]
-    assert number in answer.json()["id"]
+    [line] = answered(caplog)
+    assert f"id=req_{number} number={number} method=POST route={path} status=200 reason=stop " in line
     assert number in engine.requests[0].request_id
 
 
 async def test_a_clients_own_id_is_joined_to_the_answers(client, caplog):
-    caplog.set_level(logging.DEBUG, "server.middleware")
+    caplog.set_level(logging.DEBUG, "server.observation")
     answer = await client.post(CHAT_PATH, json=CHAT, headers={"x-request-id": "my/id-7"})
     number = answer.json()["id"].removeprefix("chatcmpl-")
 
@@ -124,11 +124,21 @@ async def test_a_clients_own_id_is_joined_to_the_answers(client, caplog):
     assert f"id=my/id-7 number={number} " in line
 
 
-async def test_health_checks_are_not_logged_by_default(client, caplog):
-    caplog.set_level(logging.INFO, "server.middleware")
-    await client.get("/health")
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+async def test_probes_and_scrapes_are_not_logged_by_default(client, caplog, path):
+    caplog.set_level(logging.DEBUG, "server.observation")
+    await client.get(path)
 
-    assert not [record for record in caplog.records if record.name == "server.middleware"]
+    assert (answered(caplog), len(answered(caplog, logging.DEBUG))) == ([], 1)
+
+
+async def test_no_line_of_the_log_tells_what_was_said(client, caplog):
+    caplog.set_level(logging.INFO)
+    told = {"role": "user", "content": "a secret thing"}
+    await client.post(CHAT_PATH, json={**CHAT, "messages": [told]})
+
+    assert "secret" not in caplog.text
+    assert "Hello" not in caplog.text
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -222,8 +232,11 @@ def test_the_route_table_is_walked_as_a_whole():
         ("m", "/v1/models", 403),
         ("m", "/openapi.json", 403),
         ("i", "/metrics", 403),
-        ("m", "/metrics", 404),
-        ("a", "/metrics", 404),
+        ("m", "/metrics", 200),
+        ("a", "/metrics", 200),
+        ("i", "/stats", 403),
+        ("m", "/stats", 403),
+        ("a", "/stats", 200),
         ("i", "/admin/x", 403),
         ("m", "/admin/x", 403),
         ("a", "/admin/x", 404),
@@ -304,3 +317,21 @@ async def test_a_caller_is_refused_before_anything_is_told(client_for, engine):
         answer = await client.post(CHAT_PATH, json=CHAT)
 
     assert answer.status_code == 401
+
+
+async def test_an_observer_that_fails_is_logged_and_hurts_no_request(caplog):
+    async def answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    def fail(answered):
+        raise RuntimeError("a bug")
+
+    seen = []
+    app = RequestId(answer, HttpTally(), [fail, seen.append])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        answer = await client.get("/x", headers={"traceparent": "00-aa-bb-01"})
+
+    assert answer.status_code == 204
+    assert "a bug" in caplog.text
+    assert [(found.status, found.trace_headers) for found in seen] == [(204, {"traceparent": "00-aa-bb-01"})]

@@ -5,7 +5,7 @@ import pytest
 
 from engine import DEMO_MODEL, ConfigError, ModelSource
 from server.keys import Scope, digest_of
-from server.settings import ChatSettings, PullSettings, Settings, default_cache_dir
+from server.settings import ChatSettings, PullSettings, SelftestSettings, Settings, default_cache_dir
 
 SOURCE = ModelSource(path=Path("/models/m"), model_id="m")
 
@@ -172,6 +172,9 @@ def test_every_engine_setting_reaches_the_engine():
         "max_chunk_tokens": 32,
         "max_running": 5,
         "max_waiting": 6,
+        "max_per_key": 3,
+        "admission": "guaranteed",
+        "priority_ageing_s": 5.0,
         "start_timeout_s": 7.0,
         "step_timeout_s": 8.0,
         "max_restarts": 9,
@@ -250,4 +253,15 @@ def test_pull_takes_a_model_and_a_folder():
 def test_the_chat_key_is_not_shown():
     settings = ChatSettings.from_command_line(["--api-key", "secret"])
 
+    assert "secret" not in repr(settings)
+
+
+def test_selftest_sends_the_first_of_several_keys():
+    settings = SelftestSettings.from_command_line(["--api-key", "secret,other"])
+
+    assert (settings.first_api_key, settings.url, settings.drain_pid) == (
+        "one",
+        "http://127.0.0.1:8000",
+        None,
+    )
     assert "secret" not in repr(settings)

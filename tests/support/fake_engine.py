@@ -13,19 +13,25 @@ from dataclasses import dataclass, field
 from engine import (
     ChatOptions,
     ContextLengthError,
+    EngineCounters,
     EngineError,
     EngineState,
     EngineUnavailableError,
+    EngineView,
     FinishReason,
     Health,
     Load,
     MissReason,
     ModelCard,
     OverloadedError,
+    PoolGauges,
     PrefixReport,
     RenderedChat,
     Request,
     RequestError,
+    RequestRecord,
+    RequestStats,
+    Stats,
     TokenEvent,
     TokenLogprob,
 )
@@ -77,6 +83,7 @@ class FakeStream:
         self._events = self._play()
         self._is_closed = False
         self._begun: set[int] = set()
+        self.record: RequestRecord | None = None
 
     def __aiter__(self) -> "FakeStream":
         return self
@@ -87,6 +94,7 @@ class FakeStream:
     async def aclose(self) -> None:
         if not self._is_closed:
             self._is_closed = True
+            self.record = a_record(self.request)
             self._engine.close(self.request)
 
     async def _play(self):
@@ -131,6 +139,21 @@ class FakeStream:
             prompt_logprobs=prompt_logprobs,
             prefix_report=report,
         )
+
+
+def a_record(request: Request, **changes: object) -> RequestRecord:
+    """How a request may have gone: opened at 10 s, begun at 11, first token at 12, ended at 14."""
+    facts = {
+        "request": request,
+        "reason": "stop",
+        "num_cached_tokens": 2,
+        "num_output_tokens": 7,
+        "opened_s": 10.0,
+        "waited_s": 1.0,
+        "first_token_s": 12.0,
+        "ended_s": 14.0,
+    }
+    return RequestRecord(**{**facts, **changes})
 
 
 def scored(character: str, logprob: float, num_top: int = 0) -> TokenLogprob:
@@ -200,6 +223,11 @@ class FakeEngine:
     reads_tools: bool = False
     prompt_end: str = ""
     num_known_blocks: int = 3
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    pool: PoolGauges = field(default_factory=PoolGauges)
+    request_stats: RequestStats = field(default_factory=RequestStats)
+    view: EngineView | None = None
+    silent_s: float | None = 0.5
     num_starts: int = 0
     num_stops: int = 0
 
@@ -299,6 +327,23 @@ class FakeEngine:
             num_restarts=0,
             load=Load(num_running=len(self.open_ids)),
         )
+
+    @property
+    def insight(self) -> "FakeEngine":
+        return self
+
+    def stats(self) -> Stats:
+        return Stats(
+            counters=self.counters,
+            pool=self.pool,
+            requests=self.request_stats,
+            ages_s=dict.fromkeys(self.open_ids, 1.5),
+            silent_s=self.silent_s,
+            pid=None,
+        )
+
+    async def inspect(self, limit_s: float) -> EngineView | None:
+        return self.view
 
     def _require_ready(self) -> None:
         if self.state != EngineState.READY:

@@ -48,7 +48,7 @@ FAILURES = {
 
 def main() -> int:
     settings = Settings.from_command_line(sys.argv[1:])
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     with StopSignal.installed() as stop:
         engine = engine_for(settings.model)
         return serve_engine(settings, engine, bind(settings.host, settings.port), stop)

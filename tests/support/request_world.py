@@ -2,7 +2,8 @@
 
 from engine.errors import EngineError
 from engine.messages import ToEngine, Updates
-from engine.open_requests import OpenRequest, OpenRequests
+from engine.open_request import OpenRequest
+from engine.open_requests import OpenRequests
 from engine.request import FinishReason, Request
 from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import EOS_ID, ByteTokenizer

@@ -11,6 +11,8 @@ comes as flags:
     --stay                live on after the end of the channel, so that only a kill helps
     --mute                send no Pulse
     --ignore-drain        do not answer Drain
+    --counts              tell counters in each Pulse, with one preemption more each time
+    --ignore-inspect      do not answer Inspect
     --say LINE            write LINE to standard error at the start; may be repeated
 """
 
@@ -37,6 +39,8 @@ from engine.messages import (
     Drained,
     Failed,
     Finish,
+    Inspect,
+    Inspected,
     Load,
     Loading,
     ModelCard,
@@ -45,8 +49,10 @@ from engine.messages import (
     Refused,
     Submit,
     Updates,
+    Vocabulary,
 )
 from engine.request import FinishReason, Request
+from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 
 EXIT, KILL, FREEZE, HOLD, REFUSE, FAIL, GARBAGE, HANG_UP, SILENCE, IGNORE = range(300, 310)
 """Exit with status 7; die of SIGKILL; stop by SIGSTOP; generate what comes before and then nothing; refuse;
@@ -66,6 +72,7 @@ class ScriptedEngine:
         self.flags = flags
         self.num_steps = 0
         self.num_held = 0
+        self.num_pulses = 0
 
     def start(self) -> None:
         """From Configure to Ready, or to the scripted end."""
@@ -88,24 +95,37 @@ class ScriptedEngine:
             readable, _, _ = select.select([self.sock], [], [], PULSE_S)
             if not readable:
                 if not self.flags.mute:
-                    self.end.send(Pulse(load=Load(num_steps=self.num_steps, num_running=self.num_held)))
+                    load = Load(num_steps=self.num_steps, num_running=self.num_held)
+                    self.end.send(Pulse(load=load, stats=self.stats()))
                 continue
             message = self.end.receive()
             if message is None:
                 return
             self.answer(message)
 
+    def stats(self) -> EngineStats | None:
+        if not self.flags.counts:
+            return None
+        self.num_pulses += 1
+        counters = EngineCounters(num_preempted=self.num_pulses)
+        return EngineStats(counters=counters, pool=PoolGauges(num_blocks=1))
+
     def answer(self, message: object) -> None:
         match message:
             case Submit(request=request, first_sequence_id=first):
                 log(f"Submit {request.request_id}")
                 self.take(request, first)
+            case Vocabulary():
+                log("Vocabulary")
             case Abort(request_id=request_id):
                 log(f"Abort {request_id}")
             case Finish(request_id=request_id, choice=choice):
                 log(f"Finish {request_id} {choice}")
             case ClearCache(order_id=order_id):
                 self.end.send(CacheCleared(order_id=order_id, num_blocks=self.num_steps))
+            case Inspect(number=number):
+                if not self.flags.ignore_inspect:
+                    self.end.send(Inspected(number=number, view=EngineView()))
             case Drain():
                 log("Drain")
                 if not self.flags.ignore_drain and not self.num_held:
@@ -207,7 +227,7 @@ def main() -> None:
     parser.add_argument("--fail")
     parser.add_argument("--dies", nargs=2)
     parser.add_argument("--say", action="append", default=[])
-    for flag in ("--never-ready", "--stay", "--mute", "--ignore-drain"):
+    for flag in ("--never-ready", "--stay", "--mute", "--ignore-drain", "--ignore-inspect", "--counts"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("descriptor", type=int)
     flags = parser.parse_args()

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from engine.config import SupervisionConfig
 from engine.errors import EngineError
 from engine.messages import Submit
-from engine.open_requests import OpenRequest, OpenRequests
+from engine.open_request import OpenRequest
+from engine.open_requests import OpenRequests
 from engine.supervisor import EngineState, Supervisor
 from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import ByteTokenizer
@@ -49,7 +50,7 @@ class Scene:
     async def submit(self, *prompt: int, request_id: str = "a") -> OpenRequest:
         request = new_request(prompt, request_id=request_id)
         opened = self.requests.open(request, [ChoiceText(ByteTokenizer(), TextRules())], self.supervisor.post)
-        await self.supervisor.send(Submit(request=request, first_sequence_id=opened.first_sequence_id))
+        self.supervisor.post(Submit(request=request, first_sequence_id=opened.first_sequence_id))
         return opened
 
     async def paused(self, pause_s: float) -> None:

@@ -1,9 +1,11 @@
 // Many rows at once on AMX tiles: the same exact sums of codes, the same floating-point steps.
 //
-// A tile of 16 outputs is unpacked whole; then each block of up to 16 rows runs through its groups,
-// its sums in registers: while the vector units add one group's share, the tiles multiply the next.
-// Tried: batches of groups for all rows, sums in memory; products and shares took turns instead of
-// overlapping, at half the speed.
+// A batch of two groups is taken through all blocks of 16 rows before the next one: its weights are
+// unpacked once, and with the rows' sums they stay in the first-level cache. While the vector units
+// add one block's shares of a batch, the tiles multiply the next block, into other memory: what the
+// tiles have stored is not to be loaded soon, or the loads wait. Beside tile instructions the machine
+// makes one vector operation a cycle instead of two, so those four of each share are the limit.
+// Tried: one group at a time with the sums of 16 rows in registers; 0.6 of the speed.
 #pragma once
 
 #include "linear.h"
@@ -18,119 +20,202 @@ constexpr int MIN_TILED_ROWS = 5;  // below, the tiles' rows stay too empty
 // With four bits a group's weights stand twice in a tile, times 16 for the codes' high bytes and
 // plain for the low ones, and one product takes both. Eight bits leave no room for that: high and
 // low bytes are multiplied apart.
-enum Tile : int { HIGH_CODES = 0, LOW_CODES = 1, WEIGHTS = 2, SUMS = 3, LOW_SUMS = 4 };
+enum Tile : int { CODES = 0, LOW_CODES = 1, LEFT_WEIGHTS = 2, RIGHT_WEIGHTS = 3, LEFT_SUMS = 4, RIGHT_SUMS = 5, LEFT_LOW_SUMS = 6, RIGHT_LOW_SUMS = 7 };
 
-// Products of all pairs of a row and an output, of one group: of the codes' high bytes and, with
-// eight bits, of the low ones.
+constexpr size_t TILE_BYTES = 1024;
+
+constexpr int BATCH = 2;  // groups; with four the first-level cache overflows
+
+// Products of a block's rows with the panel's outputs: of each group the left tile, then the right
+// one, and with eight bits of each the high bytes' products, then the low ones'.
+template <int BITS>
 struct alignas(64) Products {
-  int32_t high[TILE_OUTPUTS][TILE_OUTPUTS];
-  int32_t low[TILE_OUTPUTS][TILE_OUTPUTS];
+  int32_t sums[BATCH][2][BITS / 4][TILE_OUTPUTS][TILE_OUTPUTS];
 };
 
 template <int BITS>
-constexpr size_t WEIGHT_TILE_BYTES = BITS == 4 ? 1024 : 512;
+struct alignas(64) TiledScratch {
+  uint8_t weights[2][BATCH][2][TILE_BYTES * 4 / BITS];
+  Products<BITS> products[2];
+  float sums[MAX_PANEL_ROWS][2][TILE_OUTPUTS];
+};
 
 template <int BITS>
 void shape_tiles(int num_rows) {
   TileShapes shapes;
   const int depth = BITS == 4 ? CODE_BYTES : GROUP;
-  shapes.set(HIGH_CODES, num_rows, depth);
-  shapes.set(LOW_CODES, num_rows, depth);
-  shapes.set(WEIGHTS, depth / 4, 64);
-  shapes.set(SUMS, num_rows, 64);
-  shapes.set(LOW_SUMS, num_rows, 64);
+  for (int tile = CODES; tile <= LOW_CODES; ++tile) shapes.set(tile, num_rows, depth);
+  for (int tile = LEFT_WEIGHTS; tile <= RIGHT_WEIGHTS; ++tile) shapes.set(tile, depth / 4, 64);
+  for (int tile = LEFT_SUMS; tile <= RIGHT_LOW_SUMS; ++tile) shapes.set(tile, num_rows, 64);
   shapes.use();
 }
 
 template <int BITS>
 RS_INLINE void unpack_tile(const uint8_t* packed, uint8_t* weights) {
+  constexpr int NUM_STEPS = static_cast<int>(code_bytes(BITS)) / 64;
 #pragma GCC unroll 8
-  for (int step = 0; step < GROUP / 4; ++step) {
-    const Words codes = (Words)codes_at<BITS>(packed, step);
+  for (int step = 0; step < NUM_STEPS; ++step) {
+    const Words codes = load<Words>(packed + 64 * step);
     if constexpr (BITS == 4) {
-      store(weights + 64 * step, codes << LOW_BITS);
-      store(weights + 64 * (step + GROUP / 4), codes);
+      constexpr int TIMES_16 = 0, PLAIN = GROUP / 4, HALF = GROUP / 8;  // steps of a tile
+      store(weights + 64 * (TIMES_16 + step), codes << 4 & 0xf0f0f0f0);
+      store(weights + 64 * (TIMES_16 + HALF + step), codes & 0xf0f0f0f0);
+      store(weights + 64 * (PLAIN + step), codes & 0x0f0f0f0f);
+      store(weights + 64 * (PLAIN + HALF + step), codes >> 4 & 0x0f0f0f0f);
     } else {
       store(weights + 64 * step, codes);
     }
   }
 }
 
-// The products of one group. (The instructions take literals only: the numbers are those of Tile.)
-template <int BITS>
-RS_INLINE void multiply_tiles(const int8_t* codes, size_t row_bytes, const uint8_t* weights, Products& products) {
-  settle_memory(&products);
-  _tile_loadd(0, codes, row_bytes);
-  _tile_loadd(2, weights, 64);
-  _tile_zero(3);
-  _tile_dpbsud(3, 0, 2);
-  _tile_stored(3, products.high, 64);
-  if constexpr (BITS == 8) {
-    _tile_loadd(1, codes + GROUP, row_bytes);
-    _tile_zero(4);
-    _tile_dpbsud(4, 1, 2);
-    _tile_stored(4, products.low, 64);
-  }
-  settle_memory(&products);
-}
-
-// One tile of outputs for ROWS rows from `row` on. Of a block that is not full the rows behind it
-// are computed too, from what lies there, and not written.
-template <int BITS, int SCALES, int ROWS>
-void run_block_of_rows(const PanelTask& task, const Rows& all_rows, int row, int side, const uint8_t* packed, const uint8_t* weights) {
-  const Rows rows = all_rows;  // a copy, which no store can change
-  const size_t num_groups = static_cast<size_t>(rows.num_groups), row_bytes = num_groups * CODE_BYTES;
-  const size_t first_place = num_groups * static_cast<size_t>(row);
-  const int8_t* codes = rows.codes + first_place * CODE_BYTES;
-  Products products[2];
-  Floats sums[ROWS] = {};
-  multiply_tiles<BITS>(codes, row_bytes, weights, products[0]);
-  for (size_t group = 0; group < num_groups; ++group, packed += code_bytes(BITS) + scale_bytes(SCALES)) {
-    if (group + 1 < num_groups)
-      multiply_tiles<BITS>(codes + CODE_BYTES * (group + 1), row_bytes, weights + WEIGHT_TILE_BYTES<BITS> * (group + 1), products[(group + 1) % 2]);
-    const GroupScales<SCALES> scales(packed + code_bytes(BITS));
-    const Products& own = products[group % 2];
-#pragma GCC unroll 16
-    for (int r = 0; r < ROWS; ++r) {
-      Ints dots = load<Ints>(own.high[r]);
-      if constexpr (BITS == 8) dots = (dots << LOW_BITS) + load<Ints>(own.low[r]);
-      sums[r] = scales.add(sums[r], dots, rows, first_place + group + num_groups * static_cast<size_t>(r), task.segment->centre);
-    }
-  }
-  for (int r = 0; r < ROWS && row + r < task.first_row + task.num_rows; ++r)
-    write_outputs(task, task.output + task.output_stride * (row - task.first_row + r), side, sums[r]);
-}
-
+// A panel's linear map for the task's first `num_rows` rows.
 template <int BITS, int SCALES>
-void run_blocks(const PanelTask& task, const Rows& rows, int side, int block_rows, const uint8_t* packed) {
-  for (int row = task.first_row; row < task.first_row + task.num_rows; row += block_rows) {
-    switch (block_rows) {
-      case 8: run_block_of_rows<BITS, SCALES, 8>(task, rows, row, side, packed, task.scratch); break;
-      case 12: run_block_of_rows<BITS, SCALES, 12>(task, rows, row, side, packed, task.scratch); break;
-      default: run_block_of_rows<BITS, SCALES, 16>(task, rows, row, side, packed, task.scratch); break;
-    }
-  }
-}
+class TiledPanel {
+  static_assert(sizeof(TiledScratch<BITS>) <= PANEL_SCRATCH_BYTES);
+  static constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
 
-// Computes all of the task's rows where they are enough; says how many it has computed.
+ public:
+  TiledPanel(const PanelTask& task, const Rows& rows, int num_rows)
+      : task_(task), rows_(rows), scratch_(*reinterpret_cast<TiledScratch<BITS>*>(task.scratch)), num_rows_(num_rows),
+        num_blocks_((num_rows + rows.block_rows - 1) / rows.block_rows), num_batches_((rows.num_groups + BATCH - 1) / BATCH) {
+    const size_t tile_bytes = STRIDE * static_cast<size_t>(rows.num_groups);
+    packed_[0] = task.segment->tiles + tile_bytes * 2 * static_cast<size_t>(task.panel);
+    packed_[1] = packed_[0] + tile_bytes;
+  }
+
+  void run() {
+    shape_tiles<BITS>(rows_.block_rows);
+    memset(scratch_.sums, 0, sizeof scratch_.sums[0] * static_cast<size_t>(num_rows_));
+    unpack(0);
+    Part part{0, 0, 0}, next = part;
+    for (int group = 0; group < batch_size(0); ++group) multiply(part, group);
+    store_products();
+    for (; part.batch < num_batches_; part = next) {
+      next = after(part);
+      if (part.block == 0 && part.batch + 1 < num_batches_) unpack(part.batch + 1);
+      add_part(part, next);
+    }
+    _tile_release();
+    for (int row = 0; row < num_rows_; ++row)
+      for (int side = 0; side < 2; ++side)
+        write_outputs(task_, task_.output + task_.output_stride * row, side, load<Floats>(scratch_.sums[row][side]));
+  }
+
+ private:
+  // One block's share of one batch; `index` counts them.
+  struct Part {
+    int batch, block, index;
+  };
+
+  Part after(const Part& part) const {
+    return part.block + 1 < num_blocks_ ? Part{part.batch, part.block + 1, part.index + 1} : Part{part.batch + 1, 0, part.index + 1};
+  }
+
+  int batch_size(int batch) const {
+    if (batch >= num_batches_) return 0;
+    return rows_.num_groups - batch * BATCH < BATCH ? rows_.num_groups - batch * BATCH : BATCH;
+  }
+
+  size_t place(const Part& part) const { return rows_.place(task_.first_row + part.block * rows_.block_rows, part.batch * BATCH); }
+
+  void unpack(int batch) {
+    for (int group = 0; group < batch_size(batch); ++group)
+      for (int side = 0; side < 2; ++side) {
+        const uint8_t* packed = packed_[side] + STRIDE * static_cast<size_t>(batch * BATCH + group);
+        for (size_t line = 0; line < STRIDE; line += 64) __builtin_prefetch(packed + PREFETCH_BYTES + line);
+        unpack_tile<BITS>(packed, scratch_.weights[batch % 2][group][side]);
+      }
+  }
+
+  // Begins a group's products by both tiles, and stores those begun before: until then the vector
+  // units had something else to do. (The instructions take literals only: the numbers are Tile's.)
+  RS_INLINE void multiply(const Part& part, int group) {
+    store_products();
+    const int8_t* codes = rows_.codes + CODE_BYTES * (place(part) + static_cast<size_t>(group * rows_.block_rows));
+    const auto& weights = scratch_.weights[part.batch % 2][group];
+    settle_memory(&weights);
+    _tile_loadd(0, codes, CODE_BYTES);
+    _tile_loadd(2, weights[0], 64);
+    _tile_zero(4);
+    _tile_dpbsud(4, 0, 2);
+    _tile_loadd(3, weights[1], 64);
+    _tile_zero(5);
+    _tile_dpbsud(5, 0, 3);
+    if constexpr (BITS == 8) {
+      _tile_loadd(1, codes + GROUP, CODE_BYTES);
+      _tile_zero(6);
+      _tile_dpbsud(6, 1, 2);
+      _tile_zero(7);
+      _tile_dpbsud(7, 1, 3);
+    }
+    begun_ = &scratch_.products[part.index % 2].sums[group][0];
+  }
+
+  RS_INLINE void store_products() {
+    if (begun_ == nullptr) return;
+    _tile_stored(4, begun_[0][0], 64);
+    _tile_stored(5, begun_[1][0], 64);
+    if constexpr (BITS == 8) {
+      _tile_stored(6, begun_[0][1], 64);
+      _tile_stored(7, begun_[1][1], 64);
+    }
+    settle_memory(begun_);
+    begun_ = nullptr;
+  }
+
+  void add_part(const Part& part, const Part& next) {
+    static_assert(BATCH == 2);
+    return batch_size(part.batch) == 2 ? add_shares<2>(part, next) : add_shares<1>(part, next);
+  }
+
+  // Adds a part's shares of COUNT groups to its rows' sums; between the rows, multiplies the next part.
+  template <int COUNT>
+  void add_shares(const Part& part, const Part& next) {
+    GroupScales<SCALES> scales[COUNT][2];
+#pragma GCC unroll 4
+    for (int group = 0; group < COUNT; ++group)
+      for (int side = 0; side < 2; ++side)
+        scales[group][side] = GroupScales<SCALES>(packed_[side] + STRIDE * static_cast<size_t>(part.batch * BATCH + group) + code_bytes(BITS));
+    const Rows rows = rows_;  // a copy, which no store can change
+    const int centre = task_.segment->centre, first_row = part.block * rows.block_rows;
+    const int count = num_rows_ - first_row < rows.block_rows ? num_rows_ - first_row : rows.block_rows;
+    const Products<BITS>& products = scratch_.products[part.index % 2];
+    const int num_groups = batch_size(next.batch);
+    size_t row_place = place(part);
+    for (int row = 0, group = 0, due = count - 1; row < count; ++row, ++row_place) {
+      for (due += num_groups; due >= count; due -= count) multiply(next, group++);
+      Floats sums[2] = {load<Floats>(scratch_.sums[first_row + row][0]), load<Floats>(scratch_.sums[first_row + row][1])};
+#pragma GCC unroll 4
+      for (int group = 0; group < COUNT; ++group)
+#pragma GCC unroll 2
+        for (int side = 0; side < 2; ++side) {
+          Ints dots = load<Ints>(products.sums[group][side][0][row]);
+          if constexpr (BITS == 8) dots = (dots << LOW_BITS) + load<Ints>(products.sums[group][side][1][row]);
+          sums[side] = scales[group][side].add(sums[side], dots, rows, row_place + static_cast<size_t>(group * rows.block_rows), centre);
+        }
+      store(scratch_.sums[first_row + row][0], sums[0]);
+      store(scratch_.sums[first_row + row][1], sums[1]);
+    }
+    store_products();
+  }
+
+  const PanelTask& task_;
+  const Rows& rows_;
+  TiledScratch<BITS>& scratch_;
+  const int num_rows_, num_blocks_, num_batches_;
+  const uint8_t* packed_[2];
+  int32_t (*begun_)[BITS / 4][TILE_OUTPUTS][TILE_OUTPUTS] = nullptr;  // where the tiles' products belong
+};
+
+// Computes all of the task's rows where they are enough, but for a few of the last block; says how
+// many it has computed.
 template <int BITS, int SCALES>
 int tiled_rows(const PanelTask& task, const Rows& rows) {
-  if (task.num_rows < MIN_TILED_ROWS) return 0;
-  constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
-  const size_t num_groups = static_cast<size_t>(rows.num_groups);
-  const int num_blocks = (task.num_rows + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
-  const int block_rows = (task.num_rows + 4 * num_blocks - 1) / (4 * num_blocks) * 4;
-  shape_tiles<BITS>(block_rows);
-  for (int side = 0; side < 2; ++side) {
-    const uint8_t* packed = task.segment->tiles + STRIDE * num_groups * (2 * static_cast<size_t>(task.panel) + static_cast<size_t>(side));
-    for (size_t group = 0; group < num_groups; ++group) {
-      for (size_t line = 0; line < STRIDE; line += 64) __builtin_prefetch(packed + STRIDE * group + PREFETCH_BYTES + line);
-      unpack_tile<BITS>(packed + STRIDE * group, task.scratch + WEIGHT_TILE_BYTES<BITS> * group);
-    }
-    run_blocks<BITS, SCALES>(task, rows, side, block_rows, packed);
-  }
-  _tile_release();
-  return task.num_rows;
+  const int rest = task.num_rows % rows.block_rows;
+  const int num_rows = rest < MIN_TILED_ROWS ? task.num_rows - rest : task.num_rows;
+  if (num_rows == 0 || rows.block_rows < MIN_TILED_ROWS) return 0;
+  TiledPanel<BITS, SCALES>(task, rows, num_rows).run();
+  return num_rows;
 }
 
 #else

@@ -50,22 +50,30 @@ void load_queries(const AttendTask& task, int group, int size, const Scratch& sc
   }
 }
 
-int64_t slot_of(const AttendTask& task, int64_t position) {
-  const rs_group& group = *task.group;
-  const int64_t offset = position - group.bases[task.chunk];
-  const int64_t* table = group.tables + static_cast<int64_t>(task.chunk) * group.table_width;
-  return table[offset / group.block_size] * group.block_size + offset % group.block_size;
+RS_INLINE void copy_head(uint16_t* to, const uint16_t* from, int head_size) {
+  int at = 0;
+  for (; at + 2 * LANES <= head_size; at += 2 * LANES) store(to + at, load<Words>(from + at));
+  if (at < head_size) memcpy(to + at, from + at, sizeof(uint16_t) * static_cast<size_t>(head_size - at));
 }
 
-// A tile's rows of one cache tensor; positions outside [first, last) become zeros.
-void gather(const AttendTask& task, const uint16_t* cached, int64_t tile, int64_t first, int64_t last, int size, uint16_t* raw) {
+// A tile's rows of one cache tensor, block after block; positions outside [first, last) become zeros.
+// The same rows of `other`, which are wanted next, are on their way from memory meanwhile.
+void gather(const AttendTask& task, const uint16_t* cached, const uint16_t* other, int64_t tile, int64_t first, int64_t last, int size, uint16_t* raw) {
   const rs_heads& heads = *task.heads;
-  const size_t head_bytes = sizeof(uint16_t) * static_cast<size_t>(heads.head_size);
+  const rs_group& group = *task.group;
+  const int64_t* table = group.tables + static_cast<int64_t>(task.chunk) * group.table_width;
+  const int64_t base = group.bases[task.chunk], slot_size = static_cast<int64_t>(heads.num_kv_heads) * heads.head_size;
   if (size != heads.head_size || first > tile || last < tile + KEY_TILE)
     memset(raw, 0, sizeof(uint16_t) * static_cast<size_t>(KEY_TILE * size));
-  for (int64_t position = first; position < last; ++position) {
-    const int64_t slot = slot_of(task, position);
-    memcpy(raw + (position - tile) * size, cached + (slot * heads.num_kv_heads + task.kv_head) * heads.head_size, head_bytes);
+  for (int64_t position = first; position < last;) {
+    const int64_t index = (position - base) / group.block_size, offset = (position - base) % group.block_size;
+    const int64_t slot = table[index] * group.block_size + offset;
+    const uint16_t *from = cached + slot * slot_size + task.kv_head * heads.head_size, *next = other + (from - cached);
+    const int64_t end = last - position < group.block_size - offset ? last : position + group.block_size - offset;
+    for (; position < end; ++position, from += slot_size, next += slot_size) {
+      for (int at = 0; at < heads.head_size; at += 2 * LANES) __builtin_prefetch(next + at);
+      copy_head(raw + (position - tile) * size, from, heads.head_size);
+    }
   }
 }
 
@@ -186,12 +194,14 @@ void attend(const AttendTask& task) {
   const int64_t first = window && task.first_position >= window ? task.first_position - window + 1 : 0;
   for (int64_t tile = first / KEY_TILE * KEY_TILE; tile < last; tile += KEY_TILE) {
     const int64_t begin = first > tile ? first : tile, end = last < tile + KEY_TILE ? last : tile + KEY_TILE;
-    gather(task, task.cache->keys, tile, begin, end, size, scratch.raw);
+    gather(task, task.cache->keys, task.cache->values, tile, begin, end, size, scratch.raw);
     load_keys(scratch, size);
-    gather(task, task.cache->values, tile, begin, end, size, scratch.raw);
+    gather(task, task.cache->values, task.cache->values, tile, begin, end, size, scratch.raw);
     load_values(scratch, size);
-    for (int row = 0; row < num_rows; row += BLOCK_ROWS)
-      attend_rows(task, scratch, group, size, row, num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS, tile);
+    for (int row = 0; row < num_rows; row += BLOCK_ROWS) {
+      const int count = num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS;
+      if (task.first_position + (row + count - 1) / group >= tile) attend_rows(task, scratch, group, size, row, count, tile);
+    }
   }
   write_output(task, scratch, group, size);
 }

@@ -43,8 +43,8 @@ RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left
 }  // namespace
 
 void prepare(const Rows& rows, int row, int first_group, const float* values, int count) {
-  size_t place = static_cast<size_t>(row) * static_cast<size_t>(rows.num_groups) + static_cast<size_t>(first_group);
-  for (int at = 0; at < count; at += GROUP, ++place) {
+  size_t place = rows.place(row, first_group);
+  for (int at = 0; at < count; at += GROUP, place += static_cast<size_t>(rows.block_rows)) {
     const Floats left = load_some(values + at, count - at);
     const Floats right = load_some(values + at + LANES, count - at - LANES);
     if (rows.codes) quantise_group(rows, place, left, right);

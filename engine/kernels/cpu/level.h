@@ -12,23 +12,31 @@
 // Activations as a linear reads them: codes of twelve bits in groups of 32 with a scale each, or
 // bfloat16, or both; null where a form is not needed. Inputs beyond in_size are zeros.
 //
+// Rows lie in blocks of `block_rows`: for every group of inputs a block's rows follow one another, as
+// a tile of the matrix instructions loads them.
+//
 // A code is 16 * high + low; a group has its 32 high bytes, then its 32 low ones. Eight bits would
 // do for the speed of one product instead of two, but move log-probabilities by 0.06 on the mean
 // where twelve bits move them by 0.004 (SmolLM2-135M, 500 tokens of prose); ten bits: 0.016.
 struct Rows {
   int num_groups;
-  int8_t* codes;    // [T, groups, 64]: value = scale * code
-  float* scales;    // [T, groups]
-  int32_t* sums;    // [T, groups]: of a group's codes
-  float* offsets;   // [T, groups]: scale * sum
-  uint16_t* dense;  // [T, 32 groups] bfloat16
+  int block_rows;   // all rows where they are few, else TILE_ROWS
+  int8_t* codes;    // [blocks, groups, block_rows, 64]: value = scale * code
+  float* scales;    // [blocks, groups, block_rows]
+  int32_t* sums;    // [blocks, groups, block_rows]: of a group's codes
+  float* offsets;   // [blocks, groups, block_rows]: scale * sum
+  uint16_t* dense;  // [blocks, groups, block_rows, 32] bfloat16
+
+  size_t place(int row, int group) const {
+    return static_cast<size_t>((row / block_rows * num_groups + group) * block_rows + row % block_rows);
+  }
 };
 
 constexpr int LOW_BITS = 4;
 constexpr float MAX_CODE = 127 << LOW_BITS;
 constexpr int CODE_BYTES = 2 * GROUP;
-// Kernels may read, though never use, rows up to the next multiple of this.
-constexpr int ROW_PADDING = 16;
+// The rows of a tile. Kernels may read, though never use, so many rows behind the last.
+constexpr int TILE_ROWS = 16;
 
 // One panel of a linear's outputs for some rows. Columns beyond the segment's are not written.
 struct PanelTask {
@@ -40,13 +48,11 @@ struct PanelTask {
   int num_rows;  // at most MAX_PANEL_ROWS
   float* output;  // of first_row and the panel's first column
   int64_t output_stride;
-  uint8_t* scratch;  // panel_scratch_bytes(in_size)
+  uint8_t* scratch;  // PANEL_SCRATCH_BYTES
 };
 
-constexpr int MAX_PANEL_ROWS = 128;
-
-// One tile's weights, unpacked.
-inline size_t panel_scratch_bytes(int in_size) { return static_cast<size_t>(num_groups(in_size)) * 1024; }
+constexpr int MAX_PANEL_ROWS = 64;  // a multiple of TILE_ROWS
+constexpr size_t PANEL_SCRATCH_BYTES = 64 << 10;
 
 // Queries [first_query, first_query + num_queries) of a chunk, with the query heads of one key head.
 struct AttendTask {
@@ -63,13 +69,13 @@ struct AttendTask {
   uint8_t* scratch;  // attend_scratch_bytes
 };
 
-constexpr int QUERY_BLOCK = 16;
+constexpr int QUERY_BLOCK = 64;  // what is made ready of a tile of keys serves so many queries
 constexpr int KEY_TILE = 64;
 
 constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
 
 inline size_t attend_scratch_bytes(const rs_heads& heads) {
-  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK + ROW_PADDING;
+  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK + TILE_ROWS;
   const size_t size = static_cast<size_t>(padded_head_size(heads.head_size));
   return rows * (size * 6 + 8) + KEY_TILE * size * 6 + 4096;
 }

@@ -19,29 +19,29 @@ constexpr int MAX_BLOCK_ROWS = 2;  // a vector of 16 lanes takes two registers o
 constexpr int MAX_DENSE_ROWS = 2;
 #endif
 
-// What a block of rows needs of a panel: two tiles' groups, the rows' codes, and where they are.
+// What a few rows of one block need of a panel: two tiles' groups, the rows' codes, and where they are.
 template <int BITS, int SCALES>
 struct Cursor {
   static constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
   const uint8_t* packed[2];
   const int8_t* codes;
-  size_t row_bytes;
+  size_t block_rows;
   size_t place;
 
   Cursor(const PanelTask& task, const Rows& rows, int row) {
     const size_t num_groups = static_cast<size_t>(rows.num_groups);
     packed[0] = task.segment->tiles + STRIDE * num_groups * 2 * static_cast<size_t>(task.panel);
     packed[1] = packed[0] + STRIDE * num_groups;
-    place = num_groups * static_cast<size_t>(row);
+    place = rows.place(row, 0);
     codes = rows.codes + place * CODE_BYTES;
-    row_bytes = num_groups * CODE_BYTES;
+    block_rows = static_cast<size_t>(rows.block_rows);
   }
 
   RS_INLINE void advance() {
     packed[0] += STRIDE;
     packed[1] += STRIDE;
-    codes += CODE_BYTES;
-    ++place;
+    codes += CODE_BYTES * block_rows;
+    place += block_rows;
   }
 };
 
@@ -53,7 +53,7 @@ RS_INLINE void add_products(const Cursor<BITS, SCALES>& at, int first_byte, Ints
     const Bytes left = codes_at<BITS>(at.packed[0], step), right = codes_at<BITS>(at.packed[1], step);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
-      const int8_t* four = at.codes + at.row_bytes * static_cast<size_t>(r) + first_byte + 4 * step;
+      const int8_t* four = at.codes + CODE_BYTES * r + first_byte + 4 * step;
       dots[r][0] = dot_codes(dots[r][0], left, four);
       dots[r][1] = dot_codes(dots[r][1], right, four);
     }
@@ -84,7 +84,7 @@ RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Fl
       const GroupScales<SCALES> scales(at.packed[side] + code_bytes(BITS));
 #pragma GCC unroll 8
       for (int r = 0; r < ROWS; ++r)
-        sums[r][side] = scales.add(sums[r][side], dots[r][side], rows, at.place + num_groups * static_cast<size_t>(r), task.segment->centre);
+        sums[r][side] = scales.add(sums[r][side], dots[r][side], rows, at.place + static_cast<size_t>(r), task.segment->centre);
     }
   }
 }
@@ -93,18 +93,18 @@ RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Fl
 template <int ROWS>
 void dense_block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
   const int num_pairs = rows.num_groups * GROUP / 2;
-  const size_t row_size = static_cast<size_t>(rows.num_groups) * GROUP;
   const uint8_t* left = task.segment->tiles + 64 * static_cast<size_t>(num_pairs) * 2 * static_cast<size_t>(task.panel);
   const uint8_t* right = left + 64 * static_cast<size_t>(num_pairs);
-  const uint16_t* values = rows.dense + row_size * static_cast<size_t>(row);
+  const uint16_t* values = rows.dense + GROUP * rows.place(row, 0);
   Floats chains[ROWS][2][2] = {};
   for (int pair = 0; pair < num_pairs; pair += 2) {
+    const uint16_t* two_pairs = values + GROUP * static_cast<size_t>(pair / (GROUP / 2) * rows.block_rows) + 2 * (pair % (GROUP / 2));
 #pragma GCC unroll 2
     for (int chain = 0; chain < 2; ++chain) {
       const Words left_words = load<Words>(left + 64 * (pair + chain)), right_words = load<Words>(right + 64 * (pair + chain));
 #pragma GCC unroll 4
       for (int r = 0; r < ROWS; ++r) {
-        const Words two = splat_word(values + row_size * static_cast<size_t>(r) + 2 * (pair + chain));
+        const Words two = splat_word(two_pairs + GROUP * r + 2 * chain);
         chains[r][0][chain] = dot_pairs(chains[r][0][chain], left_words, two);
         chains[r][1][chain] = dot_pairs(chains[r][1][chain], right_words, two);
       }
@@ -140,6 +140,7 @@ void run_block(const PanelTask& task, const Rows& rows, int row) {
       write_outputs(task, task.output + task.output_stride * (row - task.first_row + r), side, sums[r][side]);
 }
 
+// `num_rows` rows of one block.
 template <class Kernel>
 void run_rows(const PanelTask& task, const Rows& rows, int first_row, int num_rows) {
   const int num_blocks = (num_rows + Kernel::MAX_ROWS - 1) / Kernel::MAX_ROWS;
@@ -156,10 +157,16 @@ void run_rows(const PanelTask& task, const Rows& rows, int first_row, int num_ro
   }
 }
 
+template <class Kernel>
+void run_blocks(const PanelTask& task, const Rows& rows, int first_row) {
+  const int end = task.first_row + task.num_rows;
+  for (int row = first_row; row < end; row += rows.block_rows)
+    run_rows<Kernel>(task, rows, row, end - row < rows.block_rows ? end - row : rows.block_rows);
+}
+
 template <int BITS, int SCALES>
 void run_affine(const PanelTask& task, const Rows& rows) {
-  const int num_tiled = tiled_rows<BITS, SCALES>(task, rows);
-  run_rows<Affine<BITS, SCALES>>(task, rows, task.first_row + num_tiled, task.num_rows - num_tiled);
+  run_blocks<Affine<BITS, SCALES>>(task, rows, task.first_row + tiled_rows<BITS, SCALES>(task, rows));
 }
 
 }  // namespace
@@ -170,7 +177,7 @@ void linear_panel(const PanelTask& task, const Rows& rows) {
     case RS_CENTRED_F16: return is_narrow ? run_affine<4, RS_CENTRED_F16>(task, rows) : run_affine<8, RS_CENTRED_F16>(task, rows);
     case RS_AFFINE_F16: return is_narrow ? run_affine<4, RS_AFFINE_F16>(task, rows) : run_affine<8, RS_AFFINE_F16>(task, rows);
     case RS_AFFINE_F32: return is_narrow ? run_affine<4, RS_AFFINE_F32>(task, rows) : run_affine<8, RS_AFFINE_F32>(task, rows);
-    default: return run_rows<Dense>(task, rows, task.first_row, task.num_rows);
+    default: return run_blocks<Dense>(task, rows, task.first_row);
   }
 }
 

@@ -31,7 +31,7 @@ struct GroupScales {
     }
   }
 
-  // sum + the group's share, of a row whose group is at `place`, given the products of all codes.
+  // sum + the group's share, of a row whose group is at `place`, given the sum of all codes' products.
   RS_INLINE Floats add(const Floats& sum, const Ints& dots, const Rows& rows, size_t place, int centre) const {
     const Floats scale = d * splat(rows.scales[place]);
     if constexpr (SCALES == RS_CENTRED_F16)

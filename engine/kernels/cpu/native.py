@@ -93,6 +93,11 @@ class NativeKernels:
         return cls(library, num_threads, level or levels[-1])
 
     @property
+    def context(self) -> int:
+        """Address of the library's `rs_context`, for other operations of the same library."""
+        return self._context
+
+    @property
     def is_vectorised(self) -> bool:
         """Whether the level has vector instructions, without which torch is faster."""
         return self.level != "portable"

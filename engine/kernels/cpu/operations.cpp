@@ -56,9 +56,10 @@ const float* segment_bias(const rs_linear& linear, int first_output) {
 
 void PreparedRows::reserve(const rs_linear& linear, int num_rows) {
   const int groups = num_groups(linear.in_size);
-  const size_t num_places = at(num_rows + ROW_PADDING, groups);
+  const size_t num_places = at(num_rows + 2 * TILE_ROWS, groups);
   rows = Rows{};
   rows.num_groups = groups;
+  rows.block_rows = std::clamp(num_rows, 1, TILE_ROWS);
   for (int s = 0; s < linear.num_segments; ++s) {
     if (linear.segments[s].scales == RS_DENSE_BF16) {
       rows.dense = dense_.reserve<uint16_t>(num_places * GROUP);
@@ -96,7 +97,7 @@ void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows,
       first_output += linear.segments[s].out_size;
     }
     float* place = output + at(first_row, linear.out_size) + first_output + panel * PANEL_OUTPUTS;
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(panel_scratch_bytes(linear.in_size));
+    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
     context.level.linear_panel({&linear.segments[s], segment_bias(linear, first_output), linear.in_size, panel,
                                 first_row, count, place, linear.out_size, scratch},
                                rows);
@@ -109,7 +110,7 @@ void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows,
   const int ffn_size = gate_up.segments[0].out_size;
   const size_t part_size = at(MAX_PANEL_ROWS, PANEL_OUTPUTS);
   for_panels(context, num_panels(ffn_size), num_rows, [&](int panel, int first_row, int count, int thread) {
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(panel_scratch_bytes(gate_up.in_size) + part_size * 2 * sizeof(float));
+    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
     float* gate = reinterpret_cast<float*>(scratch);
     float* up = gate + part_size;
     scratch += part_size * 2 * sizeof(float);

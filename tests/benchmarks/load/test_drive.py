@@ -87,9 +87,11 @@ def test_a_watched_process_has_a_peak():
 
     assert run.peak_pss_bytes > 1e6
     assert run.client_cpu_s > 0
+    assert run.strangers_cpu_s >= 0
 
 
 def test_without_a_process_there_is_no_peak():
     run, _ = run_of(LOAD)
 
     assert run.peak_pss_bytes is None
+    assert run.strangers_cpu_s is None

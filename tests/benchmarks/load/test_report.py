@@ -20,7 +20,14 @@ GOOD = Outcome(
     text_times_s=[10.25, 10.5],
 )
 BAD = Outcome(due_s=10.5, sent_s=10.5, asked_tokens=5, status="503", message="busy", ended_s=10.6)
-RUN = Run(load=LOAD, outcomes=(GOOD, BAD), wall_s=1.0, client_cpu_s=0.02, peak_pss_bytes=1_500_000_000)
+RUN = Run(
+    load=LOAD,
+    outcomes=(GOOD, BAD),
+    wall_s=1.0,
+    client_cpu_s=0.02,
+    peak_pss_bytes=1_500_000_000,
+    strangers_cpu_s=0.25,
+)
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
@@ -43,6 +50,7 @@ def test_the_description_tells_every_figure_that_matters():
         "busy",
         "1.50 GB",
         "2.0% of a core",
+        "others took 25.0% of a core",
     ):
         assert words in text
 

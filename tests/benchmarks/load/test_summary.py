@@ -25,7 +25,9 @@ def outcome(**changes):
 
 
 def summary(*outcomes, objective=None):
-    run = Run(load=LOAD, outcomes=outcomes, wall_s=2.0, client_cpu_s=0.1, peak_pss_bytes=None)
+    run = Run(
+        load=LOAD, outcomes=outcomes, wall_s=2.0, client_cpu_s=0.1, peak_pss_bytes=None, strangers_cpu_s=0.5
+    )
     return summarize(run, objective)
 
 
@@ -73,6 +75,7 @@ def test_rates_are_by_wall_time():
     assert figures.input_tokens_per_s == 7
     assert figures.requests_per_s == 1
     assert figures.client_cpu_share == 0.05
+    assert figures.strangers_cpu_share == 0.25
 
 
 def test_failures_are_counted_by_status_and_have_no_times():

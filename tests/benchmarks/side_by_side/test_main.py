@@ -1,7 +1,11 @@
 """Two real servers take turns under a real load, and the file grows."""
 
 import json
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from benchmarks.side_by_side.__main__ import main, parser
@@ -41,3 +45,19 @@ def test_an_unknown_load_is_refused(name, capsys):
         parser().parse_args(["ringserve", "--loads", name])
 
     assert "there are one-stream" in capsys.readouterr().err
+
+
+def test_ending_it_ends_the_server_under_way(tmp_path):
+    path = tmp_path / "presets.toml"
+    path.write_text("""[silent]\ncommand = ["{python}", "-c", "import time; time.sleep(600)"]\n""")
+    words = [sys.executable, "-m", "benchmarks.side_by_side", "silent", "--presets", str(path)]
+    with subprocess.Popen(words) as program:
+        watched = psutil.Process(program.pid)
+        deadline = time.monotonic() + 60
+        while not (servers := watched.children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # a real process, polled within a bound
+        program.terminate()
+
+    assert psutil.wait_procs(servers, timeout=10)[1] == []
+    assert program.returncode == 128 + 15

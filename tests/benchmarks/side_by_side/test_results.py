@@ -30,6 +30,7 @@ def results():
             "output_tokens_per_s": speed,
             "errors": {"503": 2} if is_fast else {},
             "error_message": "busy" if is_fast else "",
+            "strangers_cpu_share": 0.8 if is_fast else 0.01,
         }
         found.records.append(
             {
@@ -64,6 +65,13 @@ def test_the_table_tells_medians_ranges_ratios_and_conditions():
     assert "processor some, instructions a b" in text
     assert "slow: slow 1: X=1 serve slow" in text
     assert "fast, one-stream: {'503': 2} busy" in text
+
+
+def test_what_others_disturbed_is_told():
+    text = describe(results())
+
+    assert "disturbed: fast, one-stream: others took 80% of a core" in text
+    assert "disturbed: slow" not in text
 
 
 def test_what_was_not_measured_has_no_row():

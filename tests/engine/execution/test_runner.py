@@ -56,7 +56,7 @@ class SomeMasks:
 def make_runner(model=None, masks=None):
     layout = small_layout(None, num_blocks=64, max_context=200)
     store = CacheStore.allocate(layout, small_spec(None), device=CPU, dtype=torch.float32)
-    return ModelRunner(model or SuccessorModel(), store, layout, CPU, masks)
+    return ModelRunner(model or SuccessorModel(), store, layout, masks=masks)
 
 
 def chunk(sequence_id, token_ids, *, start=0, draw=True, logprobs=False, masked=False, **fields):

@@ -208,6 +208,67 @@ def test_only_rows_that_ask_are_scored():
     assert scores.logprobs.shape == (1,)
 
 
+SINGLE = torch.randn(3, 100, generator=torch.Generator().manual_seed(3)) * 20  # in the dtype of real heads
+EXTREMES = {
+    "subnormal temperature": {"temperature": 5e-324},
+    "temperature that is 0 in single precision": {"temperature": 1e-50},
+    "small temperature": {"temperature": 1e-37},
+    "temperature just above greedy": {"temperature": 1.0001e-5},
+    "subnormal min_p": {"min_p": 5e-324},
+    "min_p 1": {"min_p": 1.0},
+    "subnormal top_p": {"top_p": 5e-324},
+    "top_p just below 1": {"top_p": 1.0 - 1e-16},
+    "subnormal typical_p": {"typical_p": 5e-324},
+    "xtc at 0 behind top_k": {"xtc_probability": 1.0, "xtc_threshold": 0.0, "top_k": 2},
+    "subnormal xtc_threshold": {"xtc_probability": 1.0, "xtc_threshold": 5e-324, "top_p": 0.5},
+    "largest penalties": {"frequency_penalty": 2.0, "presence_penalty": 2.0, "repetition_penalty": 100.0},
+    "most negative penalties": {"frequency_penalty": -2.0, "repetition_penalty": 0.01},
+    "dry without end": {"dry_multiplier": 1e308, "dry_base": 1000.0, "dry_allowed_length": 0},
+    "a bias on every token": {"logit_bias": tuple((i, -100.0) for i in range(100)), "temperature": 2.0},
+    "all at once": {"temperature": 1e-4, "top_k": 3, "top_p": 1e-300, "min_p": 1.0, "typical_p": 1e-300},
+}
+
+
+@pytest.mark.parametrize("own", EXTREMES.values(), ids=EXTREMES)
+def test_extreme_parameters_draw_a_token_of_the_vocabulary_and_leave_the_neighbours_alone(own):
+    params = SamplingParams(**{"max_tokens": 1, "seed": 1, **own})
+    extreme = Draw(sampling=params, choice=0, history=(7,) * 500, num_prompt=1)
+    first, last = draws({"seed": 5}, {"seed": 6})
+    rows_of_all = SamplingRows.gather([first, extreme, last], [4, 4, 4], like=SINGLE)
+    without = SamplingRows.gather([first, last], [4, 4], like=SINGLE)
+    token_ids, _ = sample(SINGLE, rows_of_all)
+    edited = SINGLE if rows_of_all.edits is None else edit(SINGLE, rows_of_all.edits)
+
+    if rows_of_all.random_rows is not None and 1 in rows_of_all.random_rows:
+        drawn_from = distribution(edited[rows_of_all.random_rows], rows_of_all)[1]
+        assert drawn_from.sum().item() == pytest.approx(1.0)
+        assert drawn_from[token_ids[1]] > 0
+    else:
+        assert token_ids[1] == edited[1].argmax()
+    assert token_ids[[0, 2]].tolist() == sample(SINGLE[[0, 2]], without)[0].tolist()
+
+
+@pytest.mark.parametrize("broken", [torch.nan, -torch.inf], ids=["not a number", "nothing left"])
+def test_a_row_that_has_no_distribution_takes_its_largest_logit(broken):
+    logits = torch.full((2, 10), broken)
+    logits[0] = 0.0
+    token_ids, _ = sample(logits, SamplingRows.gather(draws({}, {}), [0, 1], like=logits))
+
+    assert token_ids[1] == 0
+    assert token_ids[0] < 10
+
+
+def test_a_number_at_the_very_top_draws_the_last_token_that_can_be_drawn():
+    logits = torch.tensor([[0.0, 0.0, -torch.inf]])
+    top = SamplingRows(
+        random_rows=torch.tensor([0]),
+        uniforms=torch.tensor([1.0], dtype=torch.float64),
+        temperature=torch.ones(1),
+    )
+
+    assert sample(logits, top)[0].tolist() == [1]
+
+
 def test_a_mask_holds_against_allowed_tokens_and_bans_which_give_way():
     draws = [
         Draw(sampling=SamplingParams(max_tokens=1, seed=0, temperature=0.0, **own), choice=0, is_masked=True)

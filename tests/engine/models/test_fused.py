@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from engine.batch import Batch
 from engine.layers.rotary import Rotary
 from engine.model_spec import RopeSpec
 from engine.models.fused import AngleTable, FusedDecoder
@@ -60,11 +61,21 @@ def test_every_family_computes_what_the_reference_computes(checkpoint, level):
 
 
 @pytest.mark.parametrize("position", [0, 4095, 4096, 9000])
-def test_angles_are_those_of_the_rotary_embedding_at_any_position(position):
+@pytest.mark.parametrize("others", [(), (0,)], ids=["alone", "beside another"])
+def test_angles_are_those_of_the_rotary_embedding_at_any_position(position, others):
     rotary = Rotary(RopeSpec(theta=10_000.0), 64, torch.device("cpu"), torch.float32)
-    positions = torch.tensor([position, 0])
+    starts = (position, *others)
+    positions = torch.tensor(starts)
+    batch = Batch(
+        token_ids=positions,
+        positions=positions,
+        wanted_rows=positions,
+        row_starts=tuple(range(len(starts) + 1)),
+        starts=starts,
+        groups=(),
+    )
 
-    found = AngleTable(rotary).rows(positions, position + 1)
+    found = AngleTable(rotary).rows(batch)
 
     torch.testing.assert_close(found, rotary.angles(positions), atol=1e-6, rtol=0)
 

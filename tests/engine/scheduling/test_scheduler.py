@@ -1,12 +1,16 @@
 from engine.cache.pool import CachePool
 from engine.config import SchedulingConfig
 from engine.errors import StepError
+from engine.prefix_report import MissReason
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.sequence import SequenceState, make_sequences
 from tests.support.fake_constraint import FakeConstraint
 from tests.support.fake_runner import FakeRunner, next_token
+from tests.support.manual_clock import ManualClock
 from tests.support.specs import small_layout
+
+OF_REQUEST = ("cache_salt", "priority", "caller", "wants_prefix_report")
 
 
 class Bench:
@@ -21,18 +25,19 @@ class Bench:
             max_chunk_tokens=scheduling["max_chunk_tokens"],
         )
         self.pool = CachePool(self.layout)
-        self.scheduler = Scheduler(SchedulingConfig(**scheduling), self.pool, frozenset({0}))
+        self.clock = ManualClock()
+        self.scheduler = Scheduler(SchedulingConfig(**scheduling), self.pool, frozenset({0}), self.clock.now)
         self.runner = FakeRunner(self.layout)
         self.next_id = 0
 
-    def add(self, prompt_length, *, max_tokens=4, n=1, salt="", priority=0, **sampling):
+    def add(self, prompt_length, *, max_tokens=4, n=1, **asked):
+        of_request = {name: asked.pop(name) for name in OF_REQUEST if name in asked}
         request = Request(
-            cache_salt=salt,
             request_id=f"r{self.next_id}",
             prompt_ids=tuple(range(1, prompt_length + 1)),
-            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True, **sampling),
+            sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True, **asked),
             num_choices=n,
-            priority=priority,
+            **of_request,
         )
         made = make_sequences(request, self.next_id, [self.layout.new_tables() for _ in range(n)])
         for sequence in made:
@@ -273,9 +278,9 @@ def test_identical_prompts_arriving_together_are_computed_once():
 
 def test_what_one_tenant_cached_is_not_for_another():
     bench = Bench(None)
-    bench.add(20, salt="one")
+    bench.add(20, cache_salt="one")
     run_all(bench)
-    (other,) = bench.add(20, salt="two")
+    (other,) = bench.add(20, cache_salt="two")
     bench.step()
 
     assert other.num_cached == 0
@@ -349,6 +354,129 @@ def test_with_look_ahead_who_must_know_the_last_token_waits_and_others_do_not():
     assert [(chunk.sequence_id, chunk.takes_last_draw) for chunk in third.chunks] == [(0, False), (1, True)]
 
 
+def test_who_has_waited_long_goes_before_a_better_priority():
+    bench = Bench(None, max_running=1, priority_ageing_s=10.0)
+    bench.add(1, priority=2)
+    bench.clock.jump(21.0)
+    bench.add(1, priority=0)
+
+    assert set(bench.step()[0]) == {0}
+
+
+def test_a_queue_full_of_one_callers_requests_does_not_delay_anothers_first():
+    bench = Bench(None, max_running=2, max_step_tokens=32)
+    for _ in range(100):
+        bench.add(2, max_tokens=1, caller="greedy")
+    bench.step()
+    bench.add(2, max_tokens=1, caller="modest")
+
+    assert 100 in bench.step()[0]
+
+
+def test_callers_that_ask_for_ever_are_served_alike():
+    bench = Bench(None, max_running=2, max_step_tokens=32, max_chunk_tokens=16)
+    served = {"long": 0, "short": 0}
+    for caller, number, length, max_tokens in (("long", 60, 16, 8), ("short", 300, 1, 1)):
+        for _ in range(number):
+            bench.add(length, max_tokens=max_tokens, caller=caller, cache_salt=str(bench.next_id))
+    for _ in range(100):
+        chunks, updates = bench.step()
+        for sequence_id, (start, stop) in chunks.items():
+            caller = "long" if sequence_id < 60 else "short"
+            length = 16 if caller == "long" else 1
+            served[caller] += max(0, min(stop, length) - start)
+        for sequence_id, num_tokens in zip(updates.sequence_ids, updates.num_tokens, strict=True):
+            served["long" if sequence_id < 60 else "short"] += 2 * num_tokens
+
+    assert bench.scheduler.load.num_waiting > 0
+    assert abs(served["long"] - served["short"]) <= 2 * (16 + 2 * 8)
+
+
+def test_under_guaranteed_admission_the_next_waits_for_the_worst_case():
+    bench = Bench(None, num_blocks=4, admission="guaranteed")
+    first, second = *bench.add(6, max_tokens=10), *bench.add(1, max_tokens=10)
+    bench.step()
+
+    assert (first.state, second.state) == (SequenceState.RUNNING, SequenceState.WAITING)
+    run_all(bench)
+    assert bench.scheduler.load.num_preemptions == 0
+
+
+def test_under_guaranteed_admission_choices_that_do_not_fit_beside_each_other_take_turns():
+    bench = Bench(None, num_blocks=16, admission="guaranteed", max_step_tokens=16, max_chunk_tokens=16)
+    sequences = bench.add(10, n=4, max_tokens=20)
+    run_all(bench)
+
+    assert [tuple(s.token_ids[10:]) for s in sequences] == [
+        _without_eos(sequences[0].request.prompt_ids, choice, 20) for choice in range(4)
+    ]
+    assert bench.scheduler.load.num_preemptions == 0
+
+
+def test_optimistic_admission_lets_more_begin():
+    bench = Bench(None, num_blocks=4)
+    first, second = *bench.add(6, max_tokens=10), *bench.add(1, max_tokens=10)
+    bench.step()
+
+    assert (first.state, second.state) == (SequenceState.RUNNING, SequenceState.RUNNING)
+    run_all(bench)
+    assert bench.scheduler.load.num_preemptions == 1
+
+
+def test_who_was_preempted_goes_on_before_anybody_new():
+    bench = Bench(None, num_blocks=4)
+    bench.add(6, max_tokens=10, caller="a")
+    (young,) = bench.add(1, max_tokens=10, caller="a")
+    while young.state is not SequenceState.WAITING or not young.has_begun:
+        bench.step()
+    bench.add(1, caller="b")
+    order = []
+    while bench.scheduler.has_work:
+        order += [sequence_id for sequence_id in bench.step()[0] if sequence_id not in order]
+
+    assert order == [0, 1, 2]
+
+
+def test_a_preempted_sequences_blocks_stay_and_are_attached_again():
+    bench = Bench(None, num_blocks=16)
+    (sequence,) = bench.add(20, max_tokens=8)
+    for _ in range(4):
+        bench.step()
+    held = sequence.tables[0].view().block_ids
+    bench.scheduler._preempt_when_idle(sequence, ask=True)
+    kept = bench.pool.num_evictable_blocks
+    bench.step()
+
+    assert kept == 5
+    assert sequence.tables[0].view().block_ids[:5] == held[:5]
+    assert bench.scheduler.load.num_preemptions == 1
+
+
+def test_why_a_prompt_missed_is_told_with_its_first_token_where_asked_for():
+    bench = Bench(None, max_step_tokens=32, max_chunk_tokens=32)
+    bench.add(9, max_tokens=1)
+    bench.step()
+    bench.add(9, max_tokens=1, wants_prefix_report=True)
+    bench.add(9, max_tokens=0, prompt_logprobs=0, wants_prefix_report=True)
+    reports = dict(bench.step()[1].prefix_reports)
+
+    assert (reports[1].num_matched_tokens, reports[1].miss_reason) == (8, None)
+    assert (reports[2].num_matched_tokens, reports[2].miss_reason) == (0, MissReason.SCORED)
+    assert bench.scheduler.load.prefix.num_lookups == 3
+
+
+def test_clearing_the_cache_disturbs_nobody_who_runs():
+    bench = Bench(None)
+    (sequence,) = bench.add(9, max_tokens=6)
+    bench.step()
+    bench.step()
+
+    assert bench.scheduler.clear_cache() == 2
+    run_all(bench)
+    assert tuple(sequence.token_ids[9:]) == _without_eos(sequence.request.prompt_ids, 0, 6)
+    assert bench.pool.num_free_blocks == 64
+
+
 def _without_eos(prompt, choice, max_tokens):
     tokens = list(prompt)
     for _ in range(max_tokens):
@@ -378,3 +506,15 @@ def test_a_preemption_leaves_a_constraint_where_it_is():
     assert bench.scheduler.load.num_preemptions > 0
     assert younger.constraint.taken == younger.token_ids[4:]
     assert older.is_finished
+
+
+def test_all_that_live_are_those_that_run_and_then_those_that_wait():
+    bench = Bench(6, max_running=2)
+    for _ in range(4):
+        bench.add(3)
+    bench.step()
+
+    assert [sequence.sequence_id for sequence in bench.scheduler.live] == sorted(
+        sequence.sequence_id for sequence in bench.scheduler.live
+    )
+    assert [sequence.state.value for sequence in bench.scheduler.live] == [*["running"] * 2, *["waiting"] * 2]

@@ -193,3 +193,11 @@ def test_a_template_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_token_is_found_by_its_spelling(tiny: Tokenizer) -> None:
     assert tiny.find("<|im_start|>") == IM_START_ID
     assert tiny.find("<|fim_prefix|>") is None
+
+
+def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(tiny: Tokenizer) -> None:
+    vocabulary = tiny.vocabulary()
+
+    assert len(vocabulary.token_bytes) == tiny.vocab_size
+    assert all(tiny.token_bytes(token_id) == own for token_id, own in enumerate(vocabulary.token_bytes))
+    assert set(vocabulary.special_ids) == tiny.special_ids

@@ -41,6 +41,21 @@ def test_each_prompt_is_a_request_of_its_own():
     assert all(request.num_choices == 3 and request.sampling.logprobs for request in requests)
 
 
+def test_without_a_seed_equal_prompts_are_drawn_for_by_different_numbers():
+    seeds = [request.sampling.seed for request in to_requests(read(), [PROMPTS[0]] * 3, TICKET, ENCODER)]
+    again = [request.sampling.seed for request in to_requests(read(), [PROMPTS[0]] * 3, TICKET, ENCODER)]
+    others = to_requests(read(), [PROMPTS[0]] * 3, replace(TICKET, seed=78), ENCODER)
+
+    assert len({*seeds, *(request.sampling.seed for request in others)}) == 6
+    assert again == seeds
+
+
+def test_a_seed_in_the_body_serves_for_each_prompt():
+    requests = to_requests(read(seed=-5), PROMPTS, TICKET, ENCODER)
+
+    assert [request.sampling.seed for request in requests] == [2**64 - 5] * 2
+
+
 def test_without_a_limit_an_answer_has_sixteen_tokens():
     assert to_requests(read(), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 16
     assert to_requests(read(max_tokens=9), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 9

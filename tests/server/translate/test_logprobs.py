@@ -1,9 +1,13 @@
+import json
 import math
+
+import pytest
 
 from engine import TokenLogprob
 from server.translate.logprobs import (
     bounded_logprob,
     chat_logprob,
+    chat_logprob_json,
     completion_logprobs,
     prompt_logprobs,
     spelled,
@@ -26,6 +30,22 @@ def test_a_chat_entry_has_bytes_and_alternatives():
 
     assert (entry["token"], entry["bytes"], entry["logprob"]) == ("é", [195, 169], -2.0)
     assert entry["top_logprobs"] == [{"token": "A", "logprob": -0.125, "bytes": [65]}]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        scored("é", -2.0, 1),
+        token(b"\xe2\x80", -math.inf),
+        token(b'"\n\\', -1e-7, top=(token(b"", -0.1), token("\u2028".encode(), -3.5))),
+    ],
+    ids=["alternative", "part of a character", "escapes"],
+)
+def test_an_entry_written_as_json_is_the_entry(told):
+    written = chat_logprob_json(told)
+
+    assert json.loads(written) == chat_logprob(told)
+    assert written.isascii()
 
 
 def test_the_chosen_token_stands_behind_better_ones():

@@ -1,0 +1,63 @@
+"""`NativeSampler`: draws and scores with the native kernels, and edits logits in torch where a row asks.
+
+It gives what `TorchSampler` gives, without a tensor for any parameter.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.execution.sampler import edit
+from engine.execution.sampling_rows import Bits, Edits
+from engine.execution.scoring import ScoredRows
+from engine.kernels.cpu.sampling import MAX_TOP_K, ROW, NativeSampling
+from engine.plan import Draw
+
+GREEDY_ROW = ROW.pack(0, 0, 0, 0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
+
+
+class NativeSampler:
+    """Implements `Sampler` for float32 logits on the CPU."""
+
+    def __init__(self, kernels: NativeSampling) -> None:
+        self._kernels = kernels
+
+    def draw(
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
+    ) -> tuple[Tensor, ScoredRows | None]:
+        """One token id for each of `draws`, and how probable they were for those that ask."""
+        edits = Edits.gather(draws, bits, logits)
+        edited = logits if edits is None else edit(logits, edits)
+        rows = b"".join(map(_row, draws, positions))
+        token_ids = self._kernels.draw(edited, rows)
+        scored = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
+        if not scored:
+            return token_ids, None
+        num_top = max(draw.sampling.num_top_logprobs for draw in draws)
+        if len(scored) == len(draws):
+            return token_ids, self.score(logits, token_ids, num_top)
+        asking = torch.tensor(scored)
+        return token_ids, ScoredRows(*self._kernels.score(logits, asking, token_ids[asking], num_top))
+
+    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
+        """How probable one given token of each row is."""
+        return ScoredRows(*self._kernels.score(logits, None, token_ids, num_top))
+
+
+def _row(draw: Draw, position: int) -> bytes:
+    own = draw.sampling
+    if own.is_greedy:
+        return GREEDY_ROW
+    return ROW.pack(
+        own.seed,
+        position,
+        draw.choice,
+        min(own.top_k, MAX_TOP_K),
+        own.temperature,
+        own.top_p,
+        own.min_p,
+        own.typical_p,
+        own.xtc_probability,
+        own.xtc_threshold,
+    )
