@@ -41,7 +41,7 @@ class Sample:
 
 def main() -> int:
     """Run, print a table, draw the picture; 1 if the sequence ever held more than its bound."""
-    options = _parser().parse_args()
+    options = parser().parse_args()
     with _server(options) as url, httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
         samples, bound = measure(client, options)
     rows = [["tokens", "windows", "blocks", "without a window", "engine MiB", "step ms"]]
@@ -176,19 +176,20 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError("the server did not become ready")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the benchmark may be told."""
+    result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    result.add_argument(
         "--url", help="a running server, with nothing else to do; its window is given as --window"
     )
-    parser.add_argument("--window", type=int, default=32, help="tokens that a query sees")
-    parser.add_argument("--windows", type=int, default=100, help="how many windows the request grows to")
-    parser.add_argument("--block-size", type=int, default=8, help="tokens in a block")
-    parser.add_argument("--interval-s", type=float, default=0.25, help="time between samples")
-    parser.add_argument("--svg", type=Path, help="where to draw the picture")
-    return parser
+    result.add_argument("--window", type=int, default=32, help="tokens that a query sees")
+    result.add_argument("--windows", type=int, default=100, help="how many windows the request grows to")
+    result.add_argument("--block-size", type=int, default=8, help="tokens in a block")
+    result.add_argument("--interval-s", type=float, default=0.25, help="time between samples")
+    result.add_argument("--svg", type=Path, help="where to draw the picture")
+    return result
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from engine.clock import Clock, SystemClock, wait_within
 from engine.config import EngineConfig
@@ -28,6 +29,7 @@ from engine.text.tokenizer import Tokenizer
 from engine.text.tokenizer_threads import TokenizerThreads
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SOON_S = 2.0  # when to try again while the engine starts
 LATER_S = 10.0  # when it is on its way out, and another has to take its place
@@ -172,9 +174,10 @@ class Engine:
         self._require_tokenizer()
         return await self._text.encode(text, add_special_tokens=add_special_tokens)
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of a whole run of tokens, special ones left out unless told otherwise."""
-        return self._require_tokenizer().decode(ids, skip_special_tokens=skip_special_tokens)
+    async def consult(self, work: Callable[[Tokenizer], T], size: int) -> T:
+        """What `work` makes with the tokenizer, beside the event loop unless `size` characters or tokens are few."""
+        self._require_tokenizer()
+        return await self._text.consult(work, size)
 
     async def submit(self, request: Request) -> TokenStream:
         """Hand `request` to the engine; its stream, once it is queued there.

@@ -67,6 +67,19 @@ class RequestError(EngineError):
 class ContextLengthError(RequestError):
     """Prompt and requested output can never fit into the context together."""
 
+    @classmethod
+    def of_prompt(
+        cls, num_tokens: int, max_context: int, param: str | None, *, is_least: bool = False
+    ) -> Self:
+        """That of a prompt of `num_tokens`, or more if that `is_least`, which leaves no room for an answer."""
+        source, has = ("messages", "have") if param == "messages" else ("prompt", "has")
+        return cls(
+            f"This model's maximum context length is {max_context} tokens, but the {source} {has} "
+            f"{'at least ' if is_least else ''}{num_tokens}, which leaves none for the completion. "
+            f"Shorten the {source}.",
+            param,
+        )
+
 
 class UnknownModelError(RequestError):
     """The named model or adapter is not served here."""

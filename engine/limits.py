@@ -28,7 +28,7 @@ class Limits:
                 f"This model's maximum context length is {card.max_context} tokens, but "
                 f"{request.max_total_tokens} were requested: {len(request.prompt_ids)} in the prompt and "
                 f"{request.sampling.max_tokens} for the completion. Shorten the prompt or lower max_tokens.",
-                "max_tokens" if len(request.prompt_ids) < card.max_context else "prompt",
+                "max_tokens" if len(request.prompt_ids) < card.max_context else None,
             )
         most = min(self._max_sequences, self._config.max_per_key or self._max_sequences)
         if request.num_choices > most:

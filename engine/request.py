@@ -17,7 +17,7 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_IDS = 256
 MAX_BIASES = 1024
 MAX_BAD_WORDS = 1024
-MAX_BREAKERS = 128
+MAX_BREAKERS = 256
 MAX_IDS_IN_A_WORD = 256
 MAX_GRAMMAR_CHARS = 1 << 18
 MAX_PRIORITY = 1 << 31
@@ -252,7 +252,7 @@ _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "presence_penalty": (lambda value: -2 <= value <= 2, "from -2 to 2"),
     "frequency_penalty": (lambda value: -2 <= value <= 2, "from -2 to 2"),
     "repetition_penalty": (lambda value: 0.01 <= value <= 100, "from 0.01 to 100; 1 is off"),
-    "dry_multiplier": (lambda value: 0 <= value < inf, "0 (off) or more, and finite"),
+    "dry_multiplier": (lambda value: 0 <= value <= 100, "from 0 (off) to 100"),
     "dry_base": (lambda value: 1 <= value <= 1000, "from 1 to 1000"),
     "dry_allowed_length": (lambda value: value >= 0, "0 or more"),
     "dry_range": (lambda value: value >= 0, "0 (the whole context) or more"),

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from engine import ContextLengthError, Engine, EngineError, RetryableError
+from engine import Engine, EngineError, RetryableError
 from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
 from server.metrics.collector import installed_version
@@ -34,8 +34,6 @@ ROUTERS = (
     metrics.router,
     stats.router,
 )
-PROMPT_FIELDS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-"""The field to shorten where a request is too long; the engine, which sees token ids, cannot name it."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +69,8 @@ def create_app(
         redirect_slashes=False,
         middleware=[
             Middleware(UnderRoot, root_path=settings.root_path),
-            Middleware(RequestId, http=http, observers=observers),
             *_cross_origin(settings),
+            Middleware(RequestId, http=http, observers=observers),
             Middleware(RequireKey, keyring=Keyring(settings.scopes_by_digest)),
             Middleware(LimitBody, max_body_bytes=int(settings.max_body_bytes)),
         ],
@@ -100,7 +98,8 @@ def _open_traces(settings: Settings, engine: Engine) -> Traces | None:
 def _cross_origin(settings: Settings) -> list[Middleware]:
     """What lets pages of other origins call the API; nothing unless origins are given.
 
-    It stands before the check of keys, since a browser asks for permission without one.
+    It stands before the check of keys, since a browser asks for permission without one, and around all
+    that answers, since a browser shows its page no answer that does not allow it.
     """
     if not settings.cors_origin:
         return []
@@ -110,15 +109,13 @@ def _cross_origin(settings: Settings) -> list[Middleware]:
             allow_origins=settings.cors_origin,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "x-should-retry", "retry-after"],
         )
     ]
 
 
 async def _on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EngineError)
-    if isinstance(error, ContextLengthError) and error.param is None:
-        error.param = PROMPT_FIELDS.get(request.url.path)
     refusal = from_engine_error(error)
     if refusal.status >= 500 and not isinstance(error, RetryableError):  # what passes by itself is no news
         logger.warning(

@@ -122,7 +122,7 @@ def from_validation(errors: Sequence[Mapping[str, object]], body: object) -> Ref
         return refuse(400, message, code="invalid_type")
     param = _path([*location[1:], *_context_param(error)], body)
     if kind == "extra_forbidden":
-        message = f"Unrecognized request argument supplied: {param}"
+        message = f"Unrecognized request argument supplied: {_cut(param)}"
     elif kind == "missing":
         message = f"Missing required parameter: '{param}'. {message}."
     elif kind not in (UNSUPPORTED_PARAMETER, "invalid_value"):
@@ -173,8 +173,11 @@ def _path(location: Sequence[str | int], body: object) -> str:
     return path
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
+
+
 def _shown(value: object) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "an array"
-    text = json.dumps(value, default=str)
-    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
+    return _cut(json.dumps(value, default=str))

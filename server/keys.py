@@ -1,11 +1,13 @@
 """API keys: what each may do, kept as digests only.
 
-A key file has a key a line, `scope:key` or `scope,scope:key`; a key without scope may generate.
+A key file has a key a line, `scope:key` or `scope,scope:key`; a key without scope may generate. A key
+that itself begins with a word and a colon needs its scope in front.
 Empty lines and those that begin with # are left out. This module knows no HTTP.
 """
 
 import hmac
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -21,6 +23,7 @@ class Scope(StrEnum):
 
 
 Scopes = frozenset[Scope]
+_WORDS = re.compile(r"[A-Za-z]+( *, *[A-Za-z]*)*")
 DEFAULT_SCOPES: Scopes = frozenset({Scope.INFERENCE})
 
 
@@ -55,7 +58,8 @@ class Keyring:
 def read_keys(path: Path) -> dict[str, Scopes]:
     """The digests of the keys in a file, with their scopes.
 
-    Raises ValueError, which shows no key, for a file that cannot be read or a line without a key.
+    Raises ValueError, which shows no key, for a file that cannot be read, or a line without a key or
+    with a scope that is none.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -65,7 +69,10 @@ def read_keys(path: Path) -> dict[str, Scopes]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        key, scopes = _split(line.strip())
+        try:
+            key, scopes = _split(line.strip())
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}") from None
         if not key:
             raise ValueError(f"{path} line {number} has a scope but no key")
         digest = digest_of(key)
@@ -79,13 +86,15 @@ def digest_of(key: str) -> str:
 
 
 def _split(line: str) -> tuple[str, Scopes]:
-    """Key and scopes; what stands before a colon is part of the key unless it is all scopes."""
+    """Key and scopes; ValueError where what looks like scopes, words before a colon, is not."""
     before, colon, behind = line.partition(":")
-    names = [name.strip() for name in before.split(",")]
-    if not colon or not _are_scopes(names):
+    if not colon or not _WORDS.fullmatch(before):
         return line, DEFAULT_SCOPES
-    return behind.strip(), frozenset(map(Scope, names))
-
-
-def _are_scopes(names: Iterable[str]) -> bool:
-    return all(name in set(Scope) for name in names)
+    try:
+        return behind.strip(), frozenset(Scope(name.strip()) for name in before.split(","))
+    except ValueError:
+        known = ", ".join(Scope)
+        raise ValueError(
+            f"what stands before its first colon is no scope (known are {known}); a key that has a word and a "
+            "colon itself needs its scope in front"
+        ) from None

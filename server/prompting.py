@@ -4,9 +4,19 @@ What needs the engine's tokenizer, and is done the same way by several routes. I
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-from engine import ChatOptions, Engine, RenderedChat, RequestError
+from engine import (
+    ChatOptions,
+    ContextLengthError,
+    Engine,
+    ModelCard,
+    RenderedChat,
+    RequestError,
+    Tokenizer,
+)
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
 from server.schemas.tokens import TokenizeRequest
@@ -15,18 +25,24 @@ from server.translate.call_plan import plan_calls
 from server.translate.dialect import Dialect
 from server.translate.messages import in_front, preamble, to_chat_options, to_messages, to_template_tools
 from server.translate.prompt import Prompt, echoed, infilled, truncated
+from server.translate.room import Room
 from server.translate.safety import SAFE_PROMPT, with_safe_prompt
 
 
 async def render_conversation(
-    engine: Engine, settings: Settings, body: ChatCompletionRequest
+    engine: Engine, settings: Settings, body: ChatCompletionRequest, max_context: int | None = None
 ) -> RenderedChat:
-    """The prompt of a chat body, with the functions, the safety prompt and the truncation it asks for."""
+    """The prompt of a chat body, with the functions, the safety prompt and the truncation it asks for.
+
+    With `max_context`, what is certain to be longer is refused before it is encoded.
+    """
     dialect, plan = dialect_of(engine, settings), plan_calls(body)
     dialect.require_calls(plan)
     tools = to_template_tools(plan.declared) if plan is not None and dialect.reads_tools else ()
     known = known_variables(engine, settings)
     options = to_chat_options(body, known, body.reasoning_effort, tools)
+    if max_context is not None and body.truncate_prompt_tokens is None:
+        options = replace(options, max_context=max_context)
     style = dialect.turn_style(keeps_reasoning=bool(body.include_past_reasoning))
     fronts: list[_Front] = []
     if plan is not None and not dialect.reads_tools:
@@ -38,7 +54,12 @@ async def render_conversation(
     kept = truncated(rendered.token_ids, body.truncate_prompt_tokens)
     if len(kept) == len(rendered.token_ids):
         return rendered
-    return RenderedChat(text=engine.decode(kept, skip_special_tokens=False), token_ids=kept)
+    text = await engine.consult(partial(_spelled_out, kept), len(kept))
+    return RenderedChat(text=text, token_ids=kept)
+
+
+def _spelled_out(token_ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    return tokenizer.decode(token_ids, skip_special_tokens=False)
 
 
 def dialect_of(engine: Engine, settings: Settings) -> Dialect:
@@ -64,6 +85,8 @@ async def _render(
         as_system, as_user = front.put(as_system, "system"), front.put(as_user, "user")
     try:
         rendered = await engine.render_chat(as_system, options)
+    except ContextLengthError:
+        raise
     except RequestError:
         pass
     else:
@@ -86,35 +109,55 @@ def known_variables(engine: Engine, settings: Settings) -> frozenset[str] | None
     return None if settings.unknown_fields == "ignore" else engine.tokenizer.template_variables
 
 
-async def read_prompts(engine: Engine, body: CompletionRequest) -> list[Prompt]:
-    """The prompts of a completion body, ready to be continued."""
-    return [await _read_prompt(engine, body, prompt) for prompt in body.prompts]
+async def read_prompts(engine: Engine, card: ModelCard, body: CompletionRequest) -> list[Prompt]:
+    """The prompts of a completion body, ready to be continued.
+
+    Raises RequestError for one that cannot be, or that does not fit.
+    """
+    size = sum(map(len, body.prompts)) + len(body.suffix or "")
+    return await engine.consult(partial(_read_prompts, body, card), size)
 
 
-async def _read_prompt(engine: Engine, body: CompletionRequest, given: str | list[int]) -> Prompt:
-    adds_special = body.add_special_tokens is not False and not body.suffix
-    is_text = isinstance(given, str)
-    whole = (
-        await engine.encode(given, add_special_tokens=adds_special)
-        if isinstance(given, str)
-        else tuple(given)
-    )
+def _read_prompts(body: CompletionRequest, card: ModelCard, tokenizer: Tokenizer) -> list[Prompt]:
+    return [_read_prompt(body, given, card, tokenizer) for given in body.prompts]
+
+
+def _read_prompt(
+    body: CompletionRequest, given: str | list[int], card: ModelCard, tokenizer: Tokenizer
+) -> Prompt:
+    room = Room(max_context=card.max_context, prompt_field="prompt", max_tokens=body.max_tokens)
+    if isinstance(given, str):
+        if body.truncate_prompt_tokens is None:
+            _refuse_long_text(given + (body.suffix or ""), room, tokenizer)
+        adds_special = body.add_special_tokens is not False and not body.suffix
+        whole = tuple(tokenizer.encode(given, add_special_tokens=adds_special))
+        if not whole and adds_special and tokenizer.start_id is not None:
+            whole = (tokenizer.start_id,)  # an empty text is the start of a document
+    else:
+        whole = tuple(given)
     if body.suffix:
-        whole = infilled(whole, body.suffix, engine.tokenizer)
+        whole = infilled(whole, body.suffix, tokenizer)
     kept = truncated(whole, body.truncate_prompt_tokens)
+    num_left = room.left_behind(len(kept))
     if not body.echo:
-        return Prompt(token_ids=kept)
-    _refuse_foreign(kept, engine)
-    text = given if is_text and len(kept) == len(whole) else None
-    skips_special = body.skip_special_tokens is not False
-    return echoed(kept, None if text is None else str(text), engine.tokenizer, skips_special=skips_special)
+        return Prompt(token_ids=kept, num_left=num_left)
+    refuse_foreign(kept, card, "prompt")
+    text = given if isinstance(given, str) and len(kept) == len(whole) else None
+    shown = echoed(kept, text, tokenizer, skips_special=body.skip_special_tokens is not False)
+    return replace(shown, num_left=num_left)
 
 
-def _refuse_foreign(token_ids: tuple[int, ...], engine: Engine) -> None:
+def _refuse_long_text(text: str, room: Room, tokenizer: Tokenizer) -> None:
+    """ContextLengthError for text that is certain not to fit, before it is encoded."""
+    least = tokenizer.least_tokens(text)
+    if least > room.max_prompt_tokens:
+        raise ContextLengthError.of_prompt(least, room.max_context, room.prompt_field, is_least=True)
+
+
+def refuse_foreign(token_ids: Sequence[int], card: ModelCard, param: str) -> None:
     """RequestError for an id that cannot be decoded because there is no such token."""
-    card = engine.card
     highest = max(token_ids, default=0)
-    if card is not None and highest >= card.vocab_size:
+    if highest >= card.vocab_size:
         raise RequestError(
-            f"token id {highest} is not in the vocabulary; ids go from 0 to {card.vocab_size - 1}", "prompt"
+            f"token id {highest} is not in the vocabulary; ids go from 0 to {card.vocab_size - 1}", param
         )

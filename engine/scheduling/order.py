@@ -116,7 +116,7 @@ class Waiting:
 
     def charge_prompt(self, sequence: Sequence, stop: int) -> None:
         """The positions below `stop` are being computed: put the prompt's on its caller's account, once."""
-        stop = min(stop, len(sequence.request.prompt_ids))
+        stop = min(stop, sequence.num_prompt)
         num_new = stop - max(sequence.num_charged, sequence.num_planned)
         if num_new > 0:
             self._accounts[sequence.request.caller].num_served += PROMPT_WEIGHT * num_new

@@ -110,14 +110,15 @@ class Scheduler:
         do, or what is left waits for a step in flight.
         """
         chunks: list[Chunk] = []
-        num_decodes = sum(sequence.num_to_plan == 1 for sequence in self._running)
+        wanted = [(sequence, sequence.num_to_plan) for sequence in self._running]
+        num_decodes = sum([num_wanted == 1 for _, num_wanted in wanted])
         budget = self._config.max_step_tokens - num_decodes
         is_short = False
-        for sequence in tuple(self._running):
+        for sequence, num_wanted in wanted:
             if sequence.state is not SequenceState.RUNNING or sequence.must_preempt:
                 continue  # it gave way to an older one, in this step or the one before
-            decodes = sequence.num_to_plan == 1
-            num_tokens = self._chunk_size(sequence, 1 if decodes else budget)
+            decodes = num_wanted == 1
+            num_tokens = self._chunk_size(sequence, num_wanted, 1 if decodes else budget)
             if num_tokens == 0:
                 continue
             if not self._make_room(sequence, num_tokens):
@@ -161,7 +162,8 @@ class Scheduler:
                 news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
             if num_added == sequence.num_output_tokens and (num_added or reason is not None):
                 news.add_prefix(sequence)
-            self._waiting.charge_output(sequence, num_added)
+            if num_added:
+                self._waiting.charge_output(sequence, num_added)
             if reason is not None:
                 self._end(sequence)
             else:
@@ -199,7 +201,7 @@ class Scheduler:
             if not self._prefixes.attach(sequence):
                 self._admission.lets_go(sequence)
                 continue
-            num_tokens = self._chunk_size(sequence, budget)
+            num_tokens = self._chunk_size(sequence, sequence.num_to_plan, budget)
             fits = self._fits_beside(sequence, sequence.num_planned + num_tokens, headroom)
             if fits or sequence.holds_blocks:
                 self._waiting.begin(sequence)
@@ -232,22 +234,21 @@ class Scheduler:
                 return False
             self._preempt_when_idle(holder, ask=True)
 
-    def _chunk_size(self, sequence: Sequence, budget: int) -> int:
-        """How many positions the sequence may compute next.
+    def _chunk_size(self, sequence: Sequence, num_wanted: int, budget: int) -> int:
+        """How many of the positions that the sequence wants it may compute next.
 
         A leader stops at the end of the blocks that its followers are to share, so that they
         attach at exactly the point that it has reached.
         """
-        num_tokens = min(
-            sequence.num_to_plan, budget, self._config.max_chunk_tokens - sequence.num_uncommitted
-        )
+        num_tokens = min(num_wanted, budget, self._config.max_chunk_tokens - sequence.num_uncommitted)
         if sequence.followers and sequence.num_planned < sequence.shared_tokens:
             num_tokens = min(num_tokens, sequence.shared_tokens - sequence.num_planned)
         return max(0, num_tokens)
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
         chunk = sequence.next_chunk(num_tokens, self._eos_ids)
-        self._waiting.charge_prompt(sequence, chunk.stop)
+        if sequence.num_planned < sequence.num_prompt:
+            self._waiting.charge_prompt(sequence, chunk.stop)
         sequence.num_planned = chunk.stop
         sequence.num_steps_in_flight += 1
         sequence.num_draws_in_flight += chunk.draw is not None

@@ -6,8 +6,9 @@ gives them (`raise_exception`, `strftime_now`, `tojson`, loop controls, generati
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import CheckpointError, RequestError
+from engine.text.template_budget import COUNTED, Budget, count_rounds, with_counted_loops
 
 TEMPLATE_FAILURES = (
     TemplateError,
@@ -31,7 +33,7 @@ TEMPLATE_FAILURES = (
 
 
 OWN_VARIABLES = frozenset(
-    {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
+    {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", COUNTED}
 )
 """What is always given to a template, and is not for a request to set among its variables."""
 
@@ -46,7 +48,8 @@ class ChatOptions:
     `add_generation_prompt` opens the assistant's answer; `continue_final_message` leaves the last
     message open instead, so that it is gone on with. `add_special_tokens` puts the model's own
     tokens around what the template wrote. `variables` are further names for the template. `tools` are
-    the functions that the model may call, as OpenAI writes them.
+    the functions that the model may call, as OpenAI writes them. A prompt that fills `max_context` is of
+    no use, and need not be encoded.
     """
 
     add_generation_prompt: bool = True
@@ -54,6 +57,7 @@ class ChatOptions:
     add_special_tokens: bool = False
     variables: Mapping[str, object] = field(default_factory=dict)
     tools: Sequence[Mapping[str, object]] = ()
+    max_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +80,11 @@ class ChatTemplate:
         template: Template,
         special_tokens: Mapping[str, str],
         variables: frozenset[str],
-        source: str = "",
+        source: str,
+        clock: Callable[[], float],
     ) -> None:
         self._template = template
+        self._clock = clock
         self.source = source
         self.reads_tools = "tools" in variables
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
@@ -90,21 +96,24 @@ class ChatTemplate:
         source: str,
         special_tokens: Mapping[str, str],
         now: Callable[[], datetime] = datetime.now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> "ChatTemplate":
         """Compile the template; CheckpointError if it is malformed.
 
-        `now` is the clock behind `strftime_now`, in local time.
+        `now` is the clock behind `strftime_now`, in local time; `clock` counts the seconds of a rendering.
         """
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
         )
         environment.filters["tojson"] = _to_json
+        environment.filters[COUNTED] = count_rounds
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda layout: now().strftime(layout)
         try:
             names = meta.find_undeclared_variables(environment.parse(source))
             known = frozenset(names - environment.globals.keys())
-            return cls(environment.from_string(source), special_tokens, known, source)
+            template = environment.from_string(with_counted_loops(environment.parse(source)))
+            return cls(template, special_tokens, known, source, clock)
         except TemplateError as error:
             raise CheckpointError(f"the checkpoint's chat template is malformed: {error}") from error
 
@@ -117,8 +126,9 @@ class ChatTemplate:
         given = [dict(message) for message in messages]
         if options.continue_final_message:
             _mark_end(given)
+        budget = Budget(self._clock)
         try:
-            rendered = self._template.render(
+            pieces = self._template.generate(
                 {
                     **options.variables,
                     **self._special_tokens,
@@ -127,13 +137,27 @@ class ChatTemplate:
                     "documents": None,
                     "add_generation_prompt": options.add_generation_prompt
                     and not options.continue_final_message,
+                    COUNTED: budget,
                 }
             )
+            rendered = "".join(budget.counted(pieces))
         except TEMPLATE_FAILURES as error:
+            param = "chat_template_kwargs" if self._blames_variables(messages, options) else "messages"
+            refused = "variables" if param == "chat_template_kwargs" else "messages"
             raise RequestError(
-                f"the model's chat template refuses these messages: {error}", "messages"
+                f"the model's chat template refuses these {refused}: {error}", param
             ) from error
         return _up_to_mark(rendered) if options.continue_final_message else rendered
+
+    def _blames_variables(self, messages: Sequence[Mapping[str, object]], options: ChatOptions) -> bool:
+        """Whether messages that were refused would do without the variables."""
+        if not options.variables:
+            return False
+        try:
+            self.render(messages, replace(options, variables={}))
+        except RequestError:
+            return False
+        return True
 
 
 def _mark_end(messages: list[dict[str, object]]) -> None:

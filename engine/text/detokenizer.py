@@ -45,8 +45,8 @@ class TextRules:
     """What of a choice's tokens becomes text, and which text ends it.
 
     `silent_ids` have no text. `spaced_ids` are special tokens between which, where two stand side by
-    side, a space is put. The text of the first `min_tokens` tokens is not searched for a stop string;
-    the one that is found is shown if `shows_stop`.
+    side, a space is put. A stop string that is complete within the first `min_tokens` tokens ends
+    nothing; the one that is found is shown if `shows_stop`.
     """
 
     stop: tuple[str, ...] = ()
@@ -144,12 +144,16 @@ class StopMatcher:
     @property
     def num_held(self) -> int:
         """How many of the last characters may be the start of a stop string."""
-        return self._depth[self._state]
+        state = self._state
+        while state and not self._next[state]:  # a whole one, which was ignored
+            state = self._fallback[state]
+        return self._depth[state]
 
-    def feed(self, text: str) -> tuple[int, int] | None:
+    def feed(self, text: str, *, is_ignored: bool = False) -> tuple[int, int] | None:
         """The first stop string to be complete: the offset just behind it in `text`, and its length.
 
-        Nothing may be fed after a match.
+        Nothing may be fed after a match. What is complete in text that `is_ignored` is no match, but may
+        be the start of a later one.
         """
         if len(self._next) == 1:
             return None
@@ -158,7 +162,7 @@ class StopMatcher:
             while state and character not in self._next[state]:
                 state = self._fallback[state]
             state = self._next[state].get(character, 0)
-            if self._found[state]:
+            if self._found[state] and not is_ignored:
                 return offset, self._found[state]
         self._state = state
         return None
@@ -248,9 +252,7 @@ class ChoiceText:
     def _append(self, text: str) -> int | None:
         num_held = len(self._held_text)
         self._held_text += text
-        if self.num_tokens <= self._rules.min_tokens:
-            return None
-        match = self._matcher.feed(text)
+        match = self._matcher.feed(text, is_ignored=self.num_tokens <= self._rules.min_tokens)
         if match is None:
             return None
         behind, length = match

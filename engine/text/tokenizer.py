@@ -8,11 +8,12 @@ nor transformers is loaded for it. It knows nothing of requests, and nothing of 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.errors import CheckpointError, RequestError
+from engine.errors import CheckpointError, ContextLengthError, RequestError
 from engine.messages import Vocabulary
 from engine.text.chat_template import ChatOptions, ChatTemplate, RenderedChat
 from engine.text.folder_tokenizer import load_folder_tokenizer
 from engine.text.gguf_tokenizer import load_gguf_tokenizer
+from engine.text.text_bound import TextBound
 from engine.text.token_bytes import TokenBytes
 from engine.text.tokenizer_parts import TokenizerParts
 
@@ -33,6 +34,7 @@ class Tokenizer:
         self.vocab_size = parts.backend.get_vocab_size()
         self.eos_ids = parts.eos_ids
         self.special_ids = _special_ids(parts)
+        self._bound = TextBound.of_backend(parts.backend)
 
     @classmethod
     def load(cls, path: Path, *, chat_template: Path | None = None) -> "Tokenizer":
@@ -58,9 +60,22 @@ class Tokenizer:
         if any. Raises RequestError for text that is no valid Unicode (a lone surrogate).
         """
         try:
-            return self._parts.backend.encode(text, add_special_tokens=add_special_tokens).ids
+            # Of this library's ways to encode, the one that works out no offsets, in half the time.
+            (encoded,) = self._parts.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+            return encoded.ids
         except TypeError as error:  # what the library makes of text that has no UTF-8
             raise RequestError("the text is no valid Unicode: it holds a lone surrogate") from error
+
+    def least_tokens(self, text: str) -> int:
+        """Known without encoding it: `text` becomes as many tokens as this, or more."""
+        return self._bound.least_tokens(text)
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that a text without any begins with: of the beginning, else of the end; None if neither."""
+        names = (self._parts.special_tokens.get(name) for name in ("bos_token", "eos_token"))
+        ids = (self._parts.backend.token_to_id(name) for name in names if name)
+        return next((token_id for token_id in ids if token_id is not None), None)
 
     @property
     def template_variables(self) -> frozenset[str]:
@@ -83,7 +98,8 @@ class Tokenizer:
         """The prompt that the chat template makes of `messages`, up to the answer.
 
         Special tokens are those the template writes; none are added unless the options say so.
-        Raises RequestError if there is no template, or if it refuses the messages.
+        Raises RequestError if there is no template, or if it refuses the messages, and ContextLengthError
+        for text that is certain to fill the context.
         """
         if self._chat_template is None:
             raise RequestError(
@@ -91,6 +107,8 @@ class Tokenizer:
             )
         options = options or ChatOptions()
         text = self._chat_template.render(messages, options)
+        if options.max_context is not None and (least := self.least_tokens(text)) >= options.max_context:
+            raise ContextLengthError.of_prompt(least, options.max_context, "messages", is_least=True)
         token_ids = self.encode(text, add_special_tokens=options.add_special_tokens)
         return RenderedChat(text=text, token_ids=tuple(token_ids))
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,13 +20,14 @@ T = TypeVar("T")
 
 MAX_THREADS = 2
 INLINE_CHARACTERS = 2000  # encoded in well under a millisecond: less than a visit to a thread may take
+VALUE_CHARACTERS = 16  # what a value weighs besides its text
 
 
 class TokenizerThreads:
     """One tokenizer and the threads that it works on, owned by the event loop.
 
-    Text of up to `INLINE_CHARACTERS` is encoded at once in the caller's thread, longer text on one
-    of `MAX_THREADS` threads, so that the event loop is never held up for long.
+    What is about no more than `INLINE_CHARACTERS` is done at once in the caller's thread, all else on
+    one of `MAX_THREADS` threads, so that the event loop is never held up for long.
     """
 
     def __init__(self, path: Path, load: Callable[[Path], Tokenizer] = Tokenizer.load) -> None:
@@ -51,38 +51,47 @@ class TokenizerThreads:
 
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Token ids of `text`, by default with those the model expects around it; after `load` only."""
-        assert self.tokenizer is not None
-        work = partial(self.tokenizer.encode, text, add_special_tokens=add_special_tokens)
-        return tuple(work() if len(text) <= INLINE_CHARACTERS else await self._on_thread(work))
+        return await self.consult(
+            lambda tokenizer: tuple(tokenizer.encode(text, add_special_tokens=add_special_tokens)), len(text)
+        )
 
     async def render_chat(
         self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
     ) -> RenderedChat:
         """The prompt that `messages` make; after `load` only."""
+        size = _weight(messages)
+        if options is not None:
+            size += _weight(options.variables) + _weight(list(options.tools))
+        return await self.consult(lambda tokenizer: tokenizer.render_chat(messages, options), size)
+
+    async def consult(self, work: Callable[[Tokenizer], T], size: int) -> T:
+        """What `work` makes with the tokenizer of about `size` characters or tokens; after `load` only."""
         assert self.tokenizer is not None
-        work = partial(self.tokenizer.render_chat, messages, options)
-        is_short = _num_characters(messages) <= INLINE_CHARACTERS and not (options and options.tools)
-        return work() if is_short else await self._on_thread(work)
+        if size <= INLINE_CHARACTERS:
+            return work(self.tokenizer)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, self.tokenizer)
 
     async def vocabulary(self) -> Vocabulary:
         """The bytes of every token; worked out beside the event loop, after `load` only."""
         assert self.tokenizer is not None
-        return await self._on_thread(self.tokenizer.vocabulary)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.tokenizer.vocabulary)
 
     def close(self) -> None:
         """Take no more work; what is begun still ends. May be called twice."""
         if self._threads is not None:
             self._threads.shutdown(wait=False)
 
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-
-def _num_characters(messages: Sequence[Mapping[str, object]]) -> int:
-    """About how long the prompt becomes; whatever is no string may hold any amount of text."""
-    return sum(
-        len(value) if isinstance(value, str) else INLINE_CHARACTERS + 1
-        for message in messages
-        for value in message.values()
-        if value is not None
-    )
+def _weight(value: object) -> int:
+    """About how many characters of work a template has with `value`; whatever is unknown may be any amount."""
+    match value:
+        case str():
+            return VALUE_CHARACTERS + len(value)
+        case None | bool() | int() | float():
+            return VALUE_CHARACTERS
+        case Mapping():
+            return sum(len(str(name)) + _weight(inner) for name, inner in value.items())
+        case list() | tuple():
+            return VALUE_CHARACTERS + sum(map(_weight, value))
+        case _:
+            return INLINE_CHARACTERS + 1

@@ -2,7 +2,7 @@
 
 from server.contract.constraint import PEERS
 from server.contract.fields import hint, refused, works
-from server.contract.generation import GENERATION
+from server.contract.generation import GENERATION, HINTS
 
 TEXT_PART = [{"type": "text", "text": "Hi"}]
 
@@ -94,13 +94,8 @@ REFUSED = (
     refused("prompt_cache_options", {}, "There is no prompt cache to steer."),
 )
 
-HINTS = (
-    hint("metadata", {"a": "b"}),
-    hint("safety_identifier", "s-1"),
-    hint("prompt_cache_key", "k"),
-    hint("prompt_cache_retention", "24h"),
-    hint("service_tier", "auto"),
-    hint("store", True, "Accepted, without effect: nothing is stored."),
+CHAT_HINTS = (
+    *HINTS,
     hint(
         "prediction",
         {"type": "content", "content": "Hi"},
@@ -117,6 +112,6 @@ CHAT = (
     works("top_logprobs", 2, "And of this many alternatives to each.", logprobs=True),
     *TOOLS,
     *TEMPLATE,
-    *HINTS,
+    *CHAT_HINTS,
     *REFUSED,
 )

@@ -22,11 +22,21 @@ SAMPLING = (
     works("dry_base", 1.75, "Growth of the DRY penalty with the length of the run.", source=PEERS),
     works("dry_allowed_length", 2, "Longest run that DRY lets pass.", source=PEERS),
     works("dry_sequence_breakers", ["\n"], "Strings over which DRY does not look back.", source=PEERS),
-    works("dry_penalty_last_n", 64, "Tokens DRY looks back over; 0 or -1 means all.", source=PEERS),
+    works(
+        "dry_penalty_last_n",
+        64,
+        "Tokens DRY looks back over; 0 is off, -1 or left out means all.",
+        source=PEERS,
+    ),
     works("xtc_probability", 0.5, "How often XTC drops the most probable tokens; 0 is off.", source=PEERS),
     works("xtc_threshold", 0.1, "Least probability of the tokens that XTC may drop.", source=PEERS),
     works("logit_bias", {"5": -10}, "Added to the logits of token ids, given as string keys; -100 to 100."),
-    works("allowed_token_ids", [5, 6], "Only these tokens may be drawn.", source=PEERS),
+    works(
+        "allowed_token_ids",
+        [5, 6],
+        "Only these tokens may be drawn; all the same where bad_words or min_tokens leave none of them.",
+        source=PEERS,
+    ),
     works(
         "bad_words", ["xyz"], "Words that are never completed, as the tokens they encode to.", source=PEERS
     ),
@@ -34,7 +44,11 @@ SAMPLING = (
 )
 
 ENDING = (
-    works("max_tokens", 5, "Most tokens of one choice."),
+    works(
+        "max_tokens",
+        5,
+        "Most tokens of one choice; if left out, 16 in plain completions, and in chats what the context has left.",
+    ),
     works("min_tokens", 1, "No choice ends by itself before it has this many tokens.", source=PEERS),
     works("stop", ["\n\n"], "One string, or up to four, before which a choice ends."),
     works("stop_token_ids", [5], "Tokens that end a choice, as the end of sequence does.", source=PEERS),
@@ -105,10 +119,24 @@ REQUEST = (
     hint("user", "u-1"),
 )
 
+HINTS = (
+    hint("metadata", {"a": "b"}),
+    hint("safety_identifier", "s-1"),
+    hint("prompt_cache_key", "k"),
+    hint("prompt_cache_retention", "24h"),
+    hint("service_tier", "auto"),
+    hint("store", True, "Accepted, without effect: nothing is stored."),
+)
+"""What OpenAI documents for chats; here plain completions take it as well, since clients send it to both."""
+
 GENERATION = (*REQUEST, *SAMPLING, *CONSTRAINTS, *ENDING, *OUTPUT)
 
 COMPLETIONS = (
-    works("prompt", "Hi", "One prompt or several, each as text or as token ids."),
+    works(
+        "prompt",
+        "Hi",
+        "One prompt or several, each as text or as token ids; an empty text is the start of a document.",
+    ),
     *GENERATION,
     works("logprobs", 2, "Log-probabilities of the tokens, and of this many alternatives to each."),
     works("echo", True, "Begin the text, and the log-probabilities where asked for, with the prompt."),
@@ -120,4 +148,5 @@ COMPLETIONS = (
         "Put the model's own tokens around a text; true if left out.",
         source=PEERS,
     ),
+    *HINTS,
 )

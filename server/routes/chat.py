@@ -39,11 +39,16 @@ async def create_chat_completion(
     """Answer a conversation, whole or as server-sent events."""
     card = require_card(engine, settings, body.model)
     _check(body, settings)
-    rendered = await render_conversation(engine, settings, body)
+    rendered = await render_conversation(engine, settings, body, card.max_context)
     prompt_ids, plan, dialect = rendered.token_ids, plan_calls(body), dialect_of(engine, settings)
     rules = dialect.answer_rules(plan, rendered.text)
     ticket = new_ticket("chatcmpl", card, caller, body.model, settings)
-    ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=engine.tokenizer)
+    ours = await engine.consult(
+        lambda tokenizer: to_request(
+            body, prompt_ids, ticket, max_context=card.max_context, encoder=tokenizer
+        ),
+        body.num_word_characters,
+    )
     ours = dialect.applied(ours, plan, rendered.text, body_rule(body))
     grammar_param = body.constraint_param or ("tools" if body.tools else "functions")
     request.state.streams = streams = await open_streams(engine, [ours], grammar_param=grammar_param)

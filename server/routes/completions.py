@@ -1,5 +1,7 @@
 """POST /v1/completions."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from server.answering import (
@@ -44,11 +46,10 @@ async def create_completion(
     }
     require_logprobs(settings, limits)
     require_places(settings, len(body.prompts) * body.num_generated)
-    prompts = await read_prompts(engine, body)
+    prompts = await read_prompts(engine, card, body)
     ticket = new_ticket("cmpl", card, caller, body.model, settings)
-    request.state.streams = streams = await open_streams(
-        engine, to_requests(body, prompts, ticket, engine.tokenizer), grammar_param=body.constraint_param
-    )
+    ours = await engine.consult(partial(to_requests, body, prompts, ticket), body.num_word_characters)
+    request.state.streams = streams = await open_streams(engine, ours, grammar_param=body.constraint_param)
     if body.stream:
         return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)
     return await answer_whole(request.receive, streams, CompletionFold(body, ticket, prompts))

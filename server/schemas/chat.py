@@ -12,6 +12,7 @@ from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from openai.types.chat.chat_completion_message import ChatCompletionMessage
+from openai.types.shared_params import ReasoningEffort
 from pydantic import (
     AfterValidator,
     Discriminator,
@@ -34,13 +35,13 @@ from server.schemas.common import (
     WireModel,
     invalid,
     text_or_list,
+    without_lone_surrogates,
 )
 from server.schemas.generation import GenerationBody, LogprobCount
 from server.schemas.tools import PastFunctionCall, PastToolCalls, ToolBody, complaint
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
-MAX_METADATA = 16
 MAX_VARIABLES = 64
 
 
@@ -74,6 +75,17 @@ Content = Annotated[
 ]
 
 
+_SPEAKERS = {
+    "refusal": "assistant",
+    "reasoning": "assistant",
+    "reasoning_content": "assistant",
+    "tool_calls": "assistant",
+    "function_call": "assistant",
+    "tool_call_id": "tool",
+}
+"""Whose messages may have these fields."""
+
+
 class ChatMessage(WireModel):
     """One message of a conversation."""
 
@@ -98,10 +110,10 @@ class ChatMessage(WireModel):
         return self
 
     @model_validator(mode="after")
-    def _check_role(self) -> Self:
-        for param in ("tool_calls", "function_call"):
-            if getattr(self, param) and self.role != "assistant":
-                raise invalid(param, f"'{param}' is only allowed in messages of the role 'assistant'")
+    def _check_speaker(self) -> Self:
+        for param, role in _SPEAKERS.items():
+            if getattr(self, param) not in (None, []) and self.role != role:
+                raise invalid(param, f"'{param}' is only allowed in messages of the role '{role}'")
         if self.tool_calls and self.function_call:
             raise invalid("function_call", "'function_call' and 'tool_calls' must not both be given")
         if self.role == "tool" and self.tool_call_id is None:
@@ -154,10 +166,27 @@ Messages = Annotated[
 ]
 
 
+def _check_texts(variables: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Text anywhere in the variables has to be text that can be encoded."""
+    waiting: list[JsonValue] = [*variables, *variables.values()]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                without_lone_surrogates(text)
+            case list(values):
+                waiting += values
+            case dict(values):
+                waiting += [*values, *values.values()]
+    return variables
+
+
+Variables = Annotated[dict[str, JsonValue], Field(max_length=MAX_VARIABLES), AfterValidator(_check_texts)]
+
+
 class TemplateBody(WireModel):
     """How messages become a prompt, besides what they say."""
 
-    chat_template_kwargs: Annotated[dict[Text, JsonValue], Field(max_length=MAX_VARIABLES)] | None = None
+    chat_template_kwargs: Variables | None = None
     add_generation_prompt: StrictBool | None = None
     continue_final_message: StrictBool | None = None
     add_special_tokens: StrictBool | None = None
@@ -189,15 +218,9 @@ class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody):
     max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: StrictBool | None = None
     top_logprobs: LogprobCount | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: ReasoningEffort = None
     include_past_reasoning: StrictBool | None = None
     safe_prompt: StrictBool | None = None
-    metadata: Annotated[dict[str, Text], Field(max_length=MAX_METADATA)] | None = None
-    safety_identifier: Text | None = None
-    prompt_cache_key: Text | None = None
-    prompt_cache_retention: Text | None = None
-    service_tier: Text | None = None
-    store: StrictBool | None = None
     prediction: Prediction | None = None
 
     @model_validator(mode="after")

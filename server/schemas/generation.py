@@ -8,6 +8,7 @@ import re
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from server.contract.fields import ContractField
 from server.contract.generation import GENERATION
@@ -19,6 +20,8 @@ MAX_TIMEOUT_S = 1e6
 MAX_BIASES = 1024
 MAX_TOKEN_IDS = 1 << 20
 MAX_WORDS = 256
+MAX_STOP_IDS = 256
+MAX_METADATA = 16
 MAX_WORD_CHARS = 256
 MIN_SEED, MAX_SEED = -(2**63), 2**63 - 1
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
@@ -36,9 +39,8 @@ Words = Annotated[list[Word], Field(max_length=MAX_WORDS, fail_fast=True)]
 def _check_bias_keys(biases: dict[str, float]) -> dict[str, float]:
     for key in biases:
         if not _TOKEN_ID.fullmatch(key):
-            raise invalid(
-                "logit_bias", f"'logit_bias' has the key {key[:40]!r}; keys are token ids, as '50256'"
-            )
+            message = f"'logit_bias' has the key {key[:40]!r}; keys are token ids, as '50256'"
+            raise PydanticCustomError("invalid_value", "{message}", {"message": message})
     return biases
 
 
@@ -68,11 +70,17 @@ class GenerationBody(ConstrainedBody):
     model: Text
     n: Annotated[StrictInt, Field(ge=1, le=MAX_CHOICES)] | None = None
     truncate_prompt_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
-    cache_salt: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    cache_salt: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     cache_debug: StrictBool | None = None
     priority: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
     timeout: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
     user: Text | None = None
+    metadata: Annotated[dict[str, Text], Field(max_length=MAX_METADATA)] | None = None
+    safety_identifier: Text | None = None
+    prompt_cache_key: Text | None = None
+    prompt_cache_retention: Text | None = None
+    service_tier: Text | None = None
+    store: StrictBool | None = None
 
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Share | None = None
@@ -81,9 +89,9 @@ class GenerationBody(ConstrainedBody):
     typical_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[Number, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
     dry_multiplier: Annotated[Number, Field(ge=0, le=100)] | None = None
-    dry_base: Annotated[Number, Field(ge=1, le=100)] | None = None
+    dry_base: Annotated[Number, Field(ge=1, le=1000)] | None = None
     dry_allowed_length: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     dry_sequence_breakers: Words | None = None
     dry_penalty_last_n: Annotated[StrictInt, Field(ge=-1, le=MAX_INT)] | None = None
@@ -97,7 +105,7 @@ class GenerationBody(ConstrainedBody):
     max_tokens: Annotated[StrictInt, Field(ge=0, le=MAX_INT)] | None = None
     min_tokens: Count | None = None
     stop: Stop | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_BIASES, fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_IDS, fail_fast=True)] | None = None
     ignore_eos: StrictBool | None = None
     include_stop_str_in_output: StrictBool | None = None
 
@@ -107,6 +115,11 @@ class GenerationBody(ConstrainedBody):
     return_token_ids: StrictBool | None = None
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
+
+    @property
+    def num_word_characters(self) -> int:
+        """How much text has to be encoded besides the prompt."""
+        return sum(map(len, [*(self.bad_words or ()), *(self.dry_sequence_breakers or ())]))
 
     @property
     def has_usage(self) -> bool:

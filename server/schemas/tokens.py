@@ -30,6 +30,13 @@ class TokenizeRequest(TemplateBody):
             raise invalid("prompt", "One of 'prompt' and 'messages' must be given, and not both")
         return self
 
+    @model_validator(mode="after")
+    def _check_template(self) -> Self:
+        for param in ("add_generation_prompt", "continue_final_message", "chat_template_kwargs"):
+            if self.prompt is not None and getattr(self, param) is not None:
+                raise invalid(param, f"'{param}' is about a chat template; it needs 'messages'")
+        return self
+
 
 class TokenizeAnswer(BaseModel):
     """Token ids, how many they are, and how many the model takes; texts only where asked for."""

@@ -32,7 +32,18 @@ from server.translate.generation import (
     usage_member,
 )
 from server.translate.logprobs import chat_logprob, chat_logprob_json, prompt_logprobs
+from server.translate.room import Room
 from server.translate.sampling import Encoder, Wanted, to_sampling
+
+
+def to_room(body: ChatCompletionRequest, max_context: int) -> Room:
+    """What the body asks of a context of `max_context` tokens."""
+    return Room(
+        max_context=max_context,
+        prompt_field="messages",
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        limit_field="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
+    )
 
 
 def to_request(
@@ -45,11 +56,12 @@ def to_request(
 ) -> Request:
     """The engine's request; without a limit in the body, an answer may fill the context.
 
-    Raises RequestError for what only the engine's own types refuse.
+    Raises ContextLengthError where both do not fit, RequestError for what only the engine's own types refuse.
     """
-    left = max(1, max_context - len(prompt_ids))
+    room = to_room(body, max_context)
+    left = room.left_behind(len(prompt_ids))
     wanted = Wanted(
-        max_tokens=body.max_completion_tokens or body.max_tokens or left,
+        max_tokens=left if room.max_tokens is None else room.max_tokens,
         seed=ticket.seed,
         logprobs=bool(body.logprobs),
         num_top_logprobs=body.top_logprobs or 0,

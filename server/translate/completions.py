@@ -7,7 +7,7 @@ Pure functions and folds, without input or output.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine import PrefixReport, Request, TokenEvent, TokenLogprob
+from engine import PrefixReport, Request, SamplingParams, TokenEvent, TokenLogprob
 from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
 from server.translate.constraint import body_grammar
 from server.translate.generation import (
@@ -32,6 +32,7 @@ def to_requests(
 ) -> list[Request]:
     """The engine's requests, one for each prompt; a seed in the body serves for each of them.
 
+    Where the body has no limit, an answer also ends with the context.
     Raises RequestError for what only the engine's own types refuse.
     """
     wanted = Wanted(
@@ -43,11 +44,16 @@ def to_requests(
         grammar=body_grammar(body),
     )
     sampling = to_sampling(body, wanted, encoder)
+
+    def sampling_of(index: int, prompt: Prompt) -> SamplingParams:
+        seed = ticket.prompt_seed(index) if body.seed is None else sampling.seed
+        return replace(sampling, seed=seed, max_tokens=min(sampling.max_tokens, prompt.num_left))
+
     return [
         Request(
             request_id=f"{ticket.answer_id}-{index}",
             prompt_ids=prompt.token_ids,
-            sampling=sampling if body.seed is not None else replace(sampling, seed=ticket.prompt_seed(index)),
+            sampling=sampling_of(index, prompt),
             num_choices=body.num_generated,
             arrival_s=ticket.created_s,
             caller=ticket.caller,

@@ -133,12 +133,7 @@ class Tally:
 
 def usage_member(tally: Tally) -> str:
     """The member `usage` of a chunk, with the counts so far, as JSON text behind a comma."""
-    num_prompt_tokens, num_output_tokens = tally.counts()
-    total = num_prompt_tokens + num_output_tokens
-    return (
-        f',"usage":{{"prompt_tokens":{num_prompt_tokens},"completion_tokens":{num_output_tokens},'
-        f'"total_tokens":{total}}}'
-    )
+    return f',"usage":{encode_json(tally.usage().model_dump(exclude_unset=True))}'
 
 
 def cache_debug(report: PrefixReport) -> CacheDebug:

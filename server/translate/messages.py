@@ -84,6 +84,11 @@ def to_chat_options(
             "chat_template_kwargs",
         )
     if reasoning_effort is not None:
+        if variables.get("reasoning_effort", reasoning_effort) != reasoning_effort:
+            raise RequestError(
+                "'reasoning_effort' and chat_template_kwargs.reasoning_effort differ; send one of them",
+                "reasoning_effort",
+            )
         if known is None or "reasoning_effort" in known:
             variables["reasoning_effort"] = reasoning_effort
         elif reasoning_effort != "none":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine import RequestError
+from server.schemas.common import MAX_INT
 
 
 class Vocabulary(Protocol):
@@ -32,13 +33,15 @@ class Vocabulary(Protocol):
 class Prompt:
     """One prompt: its ids, and where its text is to be echoed that text and the place of each token in it.
 
-    `opening` are the bytes of the first token, which no log-probability tells.
+    `opening` are the bytes of the first token, which no log-probability tells. `num_left` tokens fit
+    behind the prompt.
     """
 
     token_ids: tuple[int, ...]
     text: str = ""
     text_offsets: tuple[int, ...] = field(default=(), repr=False)
     opening: bytes = b""
+    num_left: int = MAX_INT
 
 
 def echoed(

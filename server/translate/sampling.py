@@ -54,7 +54,7 @@ def to_sampling(body: GenerationBody, wanted: Wanted, encoder: Encoder) -> Sampl
         presence_penalty=_or(body.presence_penalty, 0.0),
         frequency_penalty=_or(body.frequency_penalty, 0.0),
         repetition_penalty=_or(body.repetition_penalty, 1.0),
-        dry_multiplier=_or(body.dry_multiplier, 0.0),
+        dry_multiplier=0.0 if body.dry_penalty_last_n == 0 else _or(body.dry_multiplier, 0.0),
         dry_base=_or(body.dry_base, 1.75),
         dry_allowed_length=body.dry_allowed_length or 2,
         dry_sequence_breaker_ids=_breakers(body, encoder),

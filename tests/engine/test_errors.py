@@ -96,3 +96,14 @@ def test_equal_errors_hash_alike():
 )
 def test_the_tree_is_as_drawn(kind: type[EngineError], base: type[EngineError]):
     assert kind.__bases__ == (base,)
+
+
+@pytest.mark.parametrize(
+    ("param", "words"), [("messages", "the messages have at least 9"), (None, "the prompt has 9")]
+)
+def test_a_long_prompt_is_named_as_its_field(param, words):
+    error = ContextLengthError.of_prompt(9, 8, param, is_least=param is not None)
+
+    assert words in error.message
+    assert "maximum context length is 8 tokens" in error.message
+    assert error.param == param

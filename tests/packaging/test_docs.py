@@ -17,6 +17,7 @@ import yaml
 from benchmarks.load.__main__ import parser as load_parser
 from benchmarks.side_by_side.__main__ import parser as side_by_side_parser
 from benchmarks.side_by_side.servers import Contestant, read_presets
+from benchmarks.window_bound import parser as window_bound_parser
 from engine import ConfigError
 from server.settings import ENV_PREFIX, ChatSettings, PullSettings, SelftestSettings, Settings
 from tests.architecture.routes import routes
@@ -30,7 +31,9 @@ PAGES = tuple(
 )
 SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings, "selftest": SelftestSettings}
 IMAGE = "ringserve"
-MODULES = frozenset({"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side"})
+MODULES = frozenset(
+    {"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side", "benchmarks.window_bound"}
+)
 HARMLESS = frozenset({"cd", "git", "pip", "ruff", "mypy"})
 DOCKER_VALUES = frozenset({"-p", "-e", "-v", "--gpus", "--name", "--target", "-t"})
 SERVED_BESIDES = frozenset({"GET /openapi.json", "GET /docs"})
@@ -145,6 +148,8 @@ def python_complaints(words: tuple[str, ...]) -> Iterator[str]:
     elif words[1] == "benchmarks.side_by_side":
         yield from parse_complaints(side_by_side_parser(), words[2:])
         yield from contestant_complaints(words[2:])
+    elif words[1] == "benchmarks.window_bound":
+        yield from parse_complaints(window_bound_parser(), words[2:])
     elif words[1] == "pytest":
         paths = [word.split("::")[0] for word in words[2:] if "/" in word]
         yield from (f"{path} is not there" for path in paths if not (ROOT / path).exists())

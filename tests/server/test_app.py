@@ -4,7 +4,6 @@ import pytest
 from fastapi.routing import APIRoute
 
 from engine import (
-    ContextLengthError,
     DeadlineError,
     EngineCrashedError,
     EngineState,
@@ -118,16 +117,25 @@ async def test_what_can_never_fit_is_a_400(client, path, body):
 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert answer.json()["error"]["param"] == "max_tokens"
 
 
 @pytest.mark.parametrize(
     ("path", "body", "param"), [(CHAT_PATH, CHAT, "messages"), (COMPLETION_PATH, COMPLETION, "prompt")]
 )
-async def test_what_is_too_long_names_the_field_to_shorten(client, engine, path, body, param):
-    engine.submit_error = ContextLengthError("too long")
-    answer = await client.post(path, json=body)
+@pytest.mark.parametrize("root_path", ["", "/llm"])
+async def test_what_is_too_long_names_the_field_to_shorten(client_for, root_path, path, body, param):
+    long = {name: _lengthened(value) if name == param else value for name, value in body.items()}
+    async with client_for(root_path=root_path) as client:
+        error = (await client.post(root_path + path, json=long)).json()["error"]
 
-    assert answer.json()["error"]["param"] == param
+    assert (error["param"], error["code"]) == (param, "context_length_exceeded")
+    assert f"Shorten the {param}" in error["message"]
+    assert "max_tokens" not in error["message"]
+
+
+def _lengthened(prompt):
+    return prompt * 600 if isinstance(prompt, str) else [{"role": "user", "content": "Hi" * 600}]
 
 
 @pytest.mark.parametrize("error", [OverloadedError("full"), EngineUnavailableError("gone", "restarting")])

@@ -19,7 +19,8 @@ def written(tmp_path, text: str):
         ("metrics:m", "m", METRICS),
         ("admin: a", "a", ADMIN),
         ("inference,metrics:b", "b", INFERENCE | METRICS),
-        ("sk:with:colons", "sk:with:colons", INFERENCE),
+        ("inference:sk:with:colons", "sk:with:colons", INFERENCE),
+        ("sk-1:with:colons", "sk-1:with:colons", INFERENCE),
         ("metrics:sk:x", "sk:x", METRICS),
     ],
 )
@@ -34,6 +35,16 @@ def test_a_key_named_twice_has_both_scopes(tmp_path):
 def test_a_scope_without_key_is_refused_by_its_line(tmp_path):
     with pytest.raises(ValueError, match="line 2"):
         written(tmp_path, "k\nadmin:\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["metric:k", "inference,nonsense:k", "nonsense,inference:k", "Admin:k", "admin,:k"]
+)
+def test_what_is_no_scope_is_refused_by_its_line_and_not_shown(tmp_path, line):
+    with pytest.raises(ValueError, match=r"line 2.*inference, metrics, admin") as caught:
+        written(tmp_path, f"k\n{line}\n")
+
+    assert not {"metric:", "nonsense", "Admin"} & set(str(caught.value).split())
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

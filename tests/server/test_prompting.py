@@ -1,12 +1,13 @@
 import pytest
 
-from engine import RequestError
+from engine import ContextLengthError, RequestError
 from server.prompting import known_variables, read_prompts, render_conversation, render_for_tokenize
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
 from server.schemas.tokens import TokenizeRequest
 from server.settings import Settings
 from server.translate.safety import SAFE_PROMPT
+from tests.support.fake_engine import CARD
 
 pytestmark = pytest.mark.anyio
 USER = {"role": "user", "content": "Hi"}
@@ -88,29 +89,31 @@ async def test_the_ends_of_the_prompt_reach_the_template(engine):
 
 
 async def test_only_prompts_that_are_echoed_are_spelled(engine):
-    (plain,) = await read_prompts(engine, completion())
-    (shown,) = await read_prompts(engine, completion(echo=True))
+    (plain,) = await read_prompts(engine, CARD, completion())
+    (shown,) = await read_prompts(engine, CARD, completion(echo=True))
 
     assert (plain.token_ids, plain.text) == ((72, 105), "")
     assert (shown.token_ids, shown.text, shown.text_offsets) == ((72, 105), "Hi", (0, 1))
 
 
 async def test_a_truncated_prompt_is_echoed_truncated(engine):
-    (prompt,) = await read_prompts(engine, completion(prompt="abc", echo=True, truncate_prompt_tokens=2))
+    (prompt,) = await read_prompts(
+        engine, CARD, completion(prompt="abc", echo=True, truncate_prompt_tokens=2)
+    )
 
     assert prompt.text == "bc"
 
 
 async def test_an_id_that_is_none_cannot_be_echoed(engine):
     with pytest.raises(RequestError) as caught:
-        await read_prompts(engine, completion(prompt=[2**30], echo=True))
+        await read_prompts(engine, CARD, completion(prompt=[2**30], echo=True))
 
     assert caught.value.param == "prompt"
 
 
 async def test_a_gap_is_asked_for_with_the_models_own_tokens(engine):
     engine.special = {"<fim_prefix>": 0x100000, "<fim_suffix>": 0x100001, "<fim_middle>": 0x100002}
-    (prompt,) = await read_prompts(engine, completion(prompt="a", suffix="b"))
+    (prompt,) = await read_prompts(engine, CARD, completion(prompt="a", suffix="b"))
 
     assert prompt.token_ids == (0x100000, 97, 0x100001, 98, 0x100002)
 
@@ -163,3 +166,55 @@ async def test_past_reasoning_is_told_where_asked_for(engine):
 
     assert "Hm." not in plain.text
     assert "<think>\nHm.\n</think>\n\nx" in full.text
+
+
+async def test_what_is_certain_not_to_fit_is_refused_before_it_is_encoded(engine):
+    engine.special = {"<s>": 0x100000}  # one token of three letters, which the fake bound does not know
+
+    with pytest.raises(ContextLengthError, match="at least 1200") as caught:
+        await read_prompts(engine, CARD, completion(prompt="<s>" * 400))
+
+    assert caught.value.param == "prompt"
+
+
+async def test_truncation_saves_what_would_not_fit(engine):
+    (prompt,) = await read_prompts(engine, CARD, completion(prompt="x" * 5000, truncate_prompt_tokens=3))
+
+    assert prompt.token_ids == (120, 120, 120)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"prompt": [7] * 1000}, {"prompt": ["a", "x" * 1000]}], ids=["ids", "second"]
+)
+async def test_a_prompt_that_leaves_no_room_is_refused(engine, fields):
+    with pytest.raises(ContextLengthError, match="maximum context length is 1000 tokens") as caught:
+        await read_prompts(engine, CARD, completion(**fields))
+
+    assert caught.value.param == "prompt"
+
+
+async def test_a_prompt_that_is_only_scored_may_fill_the_context(engine):
+    body = completion(prompt=[7] * 1000, max_tokens=0, prompt_logprobs=0)
+    (prompt,) = await read_prompts(engine, CARD, body)
+
+    assert (len(prompt.token_ids), prompt.num_left) == (1000, 0)
+
+
+async def test_the_engine_is_told_which_conversations_need_not_be_encoded(engine):
+    await render_conversation(engine, Settings(), chat(), CARD.max_context)
+    await render_conversation(engine, Settings(), chat(truncate_prompt_tokens=3), CARD.max_context)
+    await render_conversation(engine, Settings(), chat())
+
+    assert [options.max_context for options in engine.options] == [CARD.max_context, None, None]
+
+
+async def test_a_conversation_that_does_not_fit_is_not_tried_with_another_role(engine):
+    async def too_long(messages, options):
+        engine.messages.append(messages)
+        raise ContextLengthError("too long", "messages")
+
+    engine.render_chat = too_long
+    with pytest.raises(ContextLengthError):
+        await render_conversation(engine, Settings(), chat(safe_prompt=True))
+
+    assert len(engine.messages) == 1

@@ -260,7 +260,7 @@ def test_selftest_sends_the_first_of_several_keys():
     settings = SelftestSettings.from_command_line(["--api-key", "secret,other"])
 
     assert (settings.first_api_key, settings.url, settings.drain_pid) == (
-        "one",
+        "secret",
         "http://127.0.0.1:8000",
         None,
     )

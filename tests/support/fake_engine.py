@@ -196,6 +196,13 @@ class FakeTokenizer:
     def token_bytes(self, token_id: int) -> bytes:
         return (self._names.get(token_id) or chr(token_id)).encode("utf-8", "replace")
 
+    @property
+    def start_id(self) -> int | None:
+        return self._special.get("<s>")
+
+    def least_tokens(self, text: str) -> int:
+        return len(text)
+
     def find(self, token: str) -> int | None:
         return self._special.get(token)
 
@@ -290,8 +297,8 @@ class FakeEngine:
         self._require_ready()
         return tuple(map(ord, text))
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+    async def consult(self, work, size: int):
+        return work(self.tokenizer)
 
     async def submit(self, request: Request) -> FakeStream:
         self._require_ready()

@@ -223,7 +223,7 @@ EXTREMES = {
     "subnormal xtc_threshold": {"xtc_probability": 1.0, "xtc_threshold": 5e-324, "top_p": 0.5},
     "largest penalties": {"frequency_penalty": 2.0, "presence_penalty": 2.0, "repetition_penalty": 100.0},
     "most negative penalties": {"frequency_penalty": -2.0, "repetition_penalty": 0.01},
-    "dry without end": {"dry_multiplier": 1e308, "dry_base": 1000.0, "dry_allowed_length": 0},
+    "dry without end": {"dry_multiplier": 100.0, "dry_base": 1000.0, "dry_allowed_length": 0},
     "a bias on every token": {"logit_bias": tuple((i, -100.0) for i in range(100)), "temperature": 2.0},
     "all at once": {"temperature": 1e-4, "top_k": 3, "top_p": 1e-300, "min_p": 1.0, "typical_p": 1e-300},
 }

@@ -315,3 +315,24 @@ def test_a_stop_string_is_shown_only_if_asked_for(include_stop: bool, text: str)
 @pytest.mark.parametrize(("min_tokens", "text"), [(0, "a"), (1, "a"), (2, "a.b"), (4, "a.b.c")])
 def test_stop_strings_are_looked_for_behind_min_tokens(min_tokens: int, text: str) -> None:
     assert shown([b"a", b".", b"b", b".", b"c.d", b""], stop=(".",), min_tokens=min_tokens) == text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "min_tokens", "text"),
+    [
+        pytest.param([b"a<", b"e", b"nd>b"], "<end>", 1, "a", id="begun in the first"),
+        pytest.param([b"<", b"end", b">", b"b"], "<end>", 2, "", id="begun with the first, nothing shown"),
+        pytest.param([b"<e", b"nd>", b"b<", b"end>c"], "<end>", 2, "<end>b", id="found the second time"),
+        pytest.param([b"x", b"aa", b"a", b"b"], "aa", 2, "xa", id="that overlaps one too early"),
+    ],
+)
+def test_a_stop_string_is_found_that_is_complete_behind_min_tokens(pieces, stop, min_tokens, text) -> None:
+    assert shown([*pieces, b""], stop=(stop,), min_tokens=min_tokens) == text
+
+
+def test_an_ignored_stop_string_is_not_held_back() -> None:
+    matcher = StopMatcher(("abc", "cd"))
+
+    assert matcher.feed("xabc", is_ignored=True) is None
+    assert matcher.num_held == 1
+    assert matcher.feed("d") == (1, 2)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from engine.errors import CheckpointError, RequestError
+from engine.errors import CheckpointError, ContextLengthError, RequestError
+from engine.text.chat_template import ChatOptions
 from engine.text.tokenizer import Tokenizer
 from tests.support.awkward_texts import AWKWARD_TEXTS
 from tests.support.golden_tokens import read_golden
@@ -201,3 +203,25 @@ def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(t
     assert len(vocabulary.token_bytes) == tiny.vocab_size
     assert all(tiny.token_bytes(token_id) == own for token_id, own in enumerate(vocabulary.token_bytes))
     assert set(vocabulary.special_ids) == tiny.special_ids
+
+
+def test_a_conversation_that_cannot_fit_is_refused_before_it_is_encoded(tiny: Tokenizer) -> None:
+    messages = [{"role": "user", "content": "x" * 100_000}]
+    with pytest.raises(ContextLengthError, match="maximum context length is 50 tokens") as caught:
+        tiny.render_chat(messages, ChatOptions(max_context=50))
+
+    assert caught.value.param == "messages"
+    assert len(tiny.render_chat(messages, ChatOptions(max_context=10_000)).token_ids) > 100_000
+
+
+def test_other_threads_go_on_while_long_text_is_encoded(tiny: Tokenizer) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        started_s = last_s = time.perf_counter()
+        encoding = threads.submit(tiny.encode, "word " * 400_000)
+        longest_s = 0.0
+        while not encoding.done():
+            now_s = time.perf_counter()
+            longest_s, last_s = max(longest_s, now_s - last_s), now_s
+        whole_s = time.perf_counter() - started_s
+
+    assert longest_s < whole_s / 2

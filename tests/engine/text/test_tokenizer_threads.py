@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import CheckpointError, RequestError
 from engine.messages import Vocabulary
-from engine.text.chat_template import RenderedChat
+from engine.text.chat_template import ChatOptions, RenderedChat
 from engine.text.tokenizer_threads import INLINE_CHARACTERS, TokenizerThreads
 from tests.support.byte_tokenizer import ByteTokenizer
 
@@ -90,9 +90,12 @@ def test_only_long_text_is_encoded_on_a_thread(text: str, is_inline: bool):
         ([{"role": "user", "content": "hello", "name": None}], True),
         ([{"role": "user", "content": SHORT}], False),
         ([{"role": "user", "content": SHORT[:-100]}, {"role": "user", "content": "x" * 100}], False),
-        ([{"role": "user", "content": ["whatever this holds"]}], False),
+        ([{"role": "user", "content": ["short", {"type": "text"}]}], True),
+        ([{"role": "user", "content": [{"text": SHORT}]}], False),
+        ([{"role": "user", "content": "x"}] * 100, False),
+        ([{"role": "user", "content": frozenset("of unknown length")}], False),
     ],
-    ids=["short", "one long", "long together", "unknown length"],
+    ids=["short", "one long", "long together", "parts", "long parts", "many", "unknown length"],
 )
 def test_only_long_chats_are_rendered_on_a_thread(messages: Sequence[Mapping[str, object]], is_inline: bool):
     tokenizer = WhereTokenizer()
@@ -106,6 +109,45 @@ def test_only_long_chats_are_rendered_on_a_thread(messages: Sequence[Mapping[str
 
     assert asyncio.run(run()) == ByteTokenizer().render_chat(messages)
     assert [thread is threading.main_thread() for thread in tokenizer.threads] == [is_inline]
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_inline"),
+    [
+        ({"enable_thinking": False, "effort": "low", "limit": 3}, True),
+        ({"text": SHORT}, False),
+        ({"values": [[1] * 20] * 20}, False),
+        ({SHORT: None}, False),
+    ],
+    ids=["short", "long text", "many values", "a long name"],
+)
+def test_long_variables_are_rendered_on_a_thread(variables: Mapping[str, object], is_inline: bool):
+    tokenizer = WhereTokenizer()
+
+    async def run() -> RenderedChat:
+        threads = loaded(tokenizer)
+        await threads.load()
+        rendered = await threads.render_chat(
+            [{"role": "user", "content": "x"}], ChatOptions(variables=variables)
+        )
+        threads.close()
+        return rendered
+
+    asyncio.run(run())
+
+    assert [thread is threading.main_thread() for thread in tokenizer.threads] == [is_inline]
+
+
+@pytest.mark.parametrize(("size", "is_inline"), [(INLINE_CHARACTERS, True), (INLINE_CHARACTERS + 1, False)])
+def test_large_work_is_done_on_a_thread(size: int, is_inline: bool):
+    async def run() -> threading.Thread:
+        threads = loaded(ByteTokenizer())
+        await threads.load()
+        where = await threads.consult(lambda tokenizer: threading.current_thread(), size)
+        threads.close()
+        return where
+
+    assert (asyncio.run(run()) is threading.main_thread()) == is_inline
 
 
 def test_an_error_of_the_template_comes_back_from_the_thread():

@@ -19,6 +19,8 @@ OF_ROLES = {
     "tool_calls": "assistant",
     "function_call": "assistant",
     "tool_call_id": "tool",
+    "reasoning": "assistant",
+    "reasoning_content": "assistant",
 }
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CASES = [

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine import FinishReason, RequestError
+from engine import ContextLengthError, FinishReason, RequestError
 from server.schemas.chat import ChatChunk, ChatCompletionRequest
 from server.translate.chat import ChatChunks, ChatFold, to_request
 from server.translate.generation import Ticket
@@ -50,10 +50,21 @@ def test_either_limit_counts(name):
     assert requested(read(**{name: 4}), max_context=10).sampling.max_tokens == 4
 
 
-def test_a_prompt_that_fills_the_context_is_left_for_the_engine_to_refuse():
-    request = requested(read(), max_context=3)
+@pytest.mark.parametrize(
+    ("limits", "max_context", "param"),
+    [
+        ({}, 3, "messages"),
+        ({"max_tokens": 1}, 3, "messages"),
+        ({"max_tokens": 3}, 5, "max_tokens"),
+        ({"max_completion_tokens": 3}, 5, "max_completion_tokens"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_by_the_name_to_change(limits, max_context, param):
+    with pytest.raises(ContextLengthError) as caught:
+        requested(read(**limits), max_context=max_context)
 
-    assert request.max_total_tokens > 3
+    assert caught.value.param == param
 
 
 def test_a_request_carries_what_the_body_says():

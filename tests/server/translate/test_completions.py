@@ -61,6 +61,13 @@ def test_without_a_limit_an_answer_has_sixteen_tokens():
     assert to_requests(read(max_tokens=9), PROMPTS, TICKET, ENCODER)[0].sampling.max_tokens == 9
 
 
+def test_without_a_limit_an_answer_ends_with_the_context_too():
+    prompts = [replace(PROMPTS[0], num_left=5), PROMPTS[1]]
+    requests = to_requests(read(), prompts, TICKET, ENCODER)
+
+    assert [request.sampling.max_tokens for request in requests] == [5, 16]
+
+
 def test_without_logprobs_none_are_asked_for():
     assert not to_requests(read(), PROMPTS, TICKET, ENCODER)[0].sampling.logprobs
 
