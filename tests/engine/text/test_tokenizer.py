@@ -197,14 +197,6 @@ def test_a_token_is_found_by_its_spelling(tiny: Tokenizer) -> None:
     assert tiny.find("<|fim_prefix|>") is None
 
 
-def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(tiny: Tokenizer) -> None:
-    vocabulary = tiny.vocabulary()
-
-    assert len(vocabulary.token_bytes) == tiny.vocab_size
-    assert all(tiny.token_bytes(token_id) == own for token_id, own in enumerate(vocabulary.token_bytes))
-    assert set(vocabulary.special_ids) == tiny.special_ids
-
-
 def test_a_conversation_that_cannot_fit_is_refused_before_it_is_encoded(tiny: Tokenizer) -> None:
     messages = [{"role": "user", "content": "x" * 100_000}]
     with pytest.raises(ContextLengthError, match="maximum context length is 50 tokens") as caught:
@@ -225,3 +217,11 @@ def test_other_threads_go_on_while_long_text_is_encoded(tiny: Tokenizer) -> None
         whole_s = time.perf_counter() - started_s
 
     assert longest_s < whole_s / 2
+
+
+def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(tiny: Tokenizer) -> None:
+    vocabulary = tiny.vocabulary()
+
+    assert len(vocabulary.token_bytes) == tiny.vocab_size
+    assert all(tiny.token_bytes(token_id) == own for token_id, own in enumerate(vocabulary.token_bytes))
+    assert set(vocabulary.special_ids) == tiny.special_ids
