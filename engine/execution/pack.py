@@ -3,6 +3,7 @@
 Everything integral of a step travels to the device in one copy, and is cut into views there.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -34,12 +35,12 @@ class PackedStep:
 def pack(plan: StepPlan, layout: CacheLayout, device: torch.device) -> PackedStep:
     """The tensors of `plan` on `device`. Tokens not known yet are packed as 0."""
     chunks = plan.chunks
-    row_starts = tuple(accumulate((chunk.num_tokens for chunk in chunks), initial=0))
+    row_starts = tuple(accumulate([chunk.stop - chunk.start for chunk in chunks], initial=0))
     drawing = tuple(index for index, chunk in enumerate(chunks) if chunk.draw is not None)
     score_ids = [token_id for chunk in chunks for token_id in chunk.score_ids]
     columns = [
         _token_ids(chunks),
-        list(chain.from_iterable(range(chunk.start, chunk.stop) for chunk in chunks)),
+        list(chain.from_iterable([range(chunk.start, chunk.stop) for chunk in chunks])),
         _scored_rows(chunks, row_starts) + [row_starts[index + 1] - 1 for index in drawing],
         score_ids,
     ]
@@ -74,16 +75,19 @@ def pack(plan: StepPlan, layout: CacheLayout, device: torch.device) -> PackedSte
 
 
 def _token_ids(chunks: Sequence[Chunk]) -> list[int]:
-    return list(
-        chain.from_iterable(
-            (*chunk.token_ids, 0) if chunk.takes_last_draw else chunk.token_ids for chunk in chunks
-        )
-    )
+    token_ids: list[int] = []
+    for chunk in chunks:
+        token_ids += chunk.token_ids
+        if chunk.takes_last_draw:
+            token_ids.append(0)
+    return token_ids
 
 
 def _scored_rows(chunks: Sequence[Chunk], row_starts: Sequence[int]) -> list[int]:
     rows: list[int] = []
     for chunk, row_start in zip(chunks, row_starts, strict=False):
+        if not chunk.score_ids:
+            continue
         first = row_start + chunk.score_from - chunk.start
         rows += range(first, first + len(chunk.score_ids))
     return rows
@@ -114,7 +118,7 @@ def _padded_tables(chunks: Sequence[Chunk], group: int, width: int) -> list[int]
 
 def _to_device(columns: list[list[int]], device: torch.device) -> Sequence[Tensor]:
     """One tensor per column, views of one buffer that crossed to the device at once."""
-    packed = torch.tensor(list(chain.from_iterable(columns)), dtype=torch.int64)
+    packed = torch.frombuffer(array("q", chain.from_iterable(columns)), dtype=torch.int64)
     if device.type == "cuda":
         packed = packed.pin_memory().to(device, non_blocking=True)
     return packed.split_with_sizes([len(column) for column in columns])

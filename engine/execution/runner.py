@@ -82,10 +82,13 @@ class ModelRunner:
         self._last: Step | None = None  # the step begun last, whose draws the next one may take
 
     def begin(self, plan: StepPlan) -> Step:
-        """Compute the step; on a GPU, enqueue it. Raises what torch raises."""
+        """Compute the step; on a GPU, enqueue it. Raises what torch raises.
+
+        No parameter asks for a gradient, so torch needs no telling not to keep one.
+        """
         shares_cores = self._device.type == "cpu"  # there the model would wait for the masks' thread
         filling = None if shares_cores else self._begin_masks(plan)
-        with _device_errors():  # no parameter asks for a gradient, so none is made
+        with _device_errors():
             packed = pack(plan, self._layout, self._device)
             if packed.taken:
                 self._put_last_draws(packed)
@@ -156,10 +159,9 @@ class ModelRunner:
         for first in range(0, len(packed.drawing), HEAD_TILE_ROWS):
             chunks = [plan.chunks[index] for index in packed.drawing[first : first + HEAD_TILE_ROWS]]
             start = packed.num_scored + first
-            is_all = len(chunks) == hidden.shape[0]  # as in most steps: a view would cost more than it saves
-            logits = self._model.logits(
-                hidden if is_all else hidden[start : start + len(chunks)]
-            )  # [tile, V]
+            is_part = len(chunks) < hidden.shape[0]  # seldom, and a view of all would cost for nothing
+            tile = hidden[start : start + len(chunks)] if is_part else hidden
+            logits = self._model.logits(tile)  # [tile, V]
             draws = [chunk.draw for chunk in chunks if chunk.draw is not None]
             first_masked, num_masked = num_masked, num_masked + sum(draw.is_masked for draw in draws)
             own_bits = (

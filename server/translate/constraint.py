@@ -11,6 +11,7 @@ Source: the syntax is documented in llguidance's docs/syntax.md, its JSON schema
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from engine import RequestError
@@ -24,7 +25,13 @@ SPACED = {"whitespace_pattern": r"\x20|\n\x20{0,32}"}
 TIGHT = {"whitespace_flexible": False}
 LENIENT = {"lenient": True}
 
+PLAIN_ESCAPES = {"json_allowed_escapes": 'nrbtf\\"'}
+"""No \\uXXXX, with which a further property could take the name of one that has a schema of its own."""
+_NEEDS_CODES = re.compile(r"\\u00[017]")  # control characters, in the schema's own names and values
+
 OBJECT = {"type": "object"}
+VALUES = frozenset({"const", "enum", "default", "examples"})
+HOLDS_ONE = frozenset({"items", "additionalProperties", "additionalItems"})
 MAX_SCHEMA_CHARS = 2 * MAX_CONSTRAINT_CHARS
 
 
@@ -60,6 +67,8 @@ def json_rule(
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
     options = {**(SPACED if has_whitespace else TIGHT), **(LENIENT if is_lenient else {})}
+    if not _NEEDS_CODES.search(json.dumps(schema)):
+        options |= PLAIN_ESCAPES
     return f"%json {json.dumps({**schema, 'x-guidance': options})}"
 
 
@@ -92,19 +101,50 @@ def to_grammar(answer: str, *, before: str = "", rules: Mapping[str, str] | None
     return "".join(f"{name}: {rule}\n" for name, rule in definitions.items())
 
 
+def refuse_unenforced(schema: Mapping[str, object] | bool, param: str, path: str = "#") -> None:
+    """RequestError for a bound that would be counted wrong: the names of further properties may repeat.
+
+    Everything else that cannot be enforced the library refuses by itself, where a rule is not lenient.
+    """
+    if isinstance(schema, bool):
+        return
+    least, required = schema.get("minProperties"), schema.get("required")
+    num_required = len(required) if isinstance(required, list) else 0
+    if isinstance(least, int) and least > num_required + 1:
+        raise RequestError(
+            f"the JSON schema in '{param}' has minProperties {least} at {path}, which cannot be enforced; at most "
+            f"one more than the {num_required} required can be",
+            param,
+        )
+    for keyword, inner in schema.items():
+        parts = (
+            inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ()
+        )
+        if keyword not in VALUES:
+            for name, part in parts:
+                if isinstance(part, dict):
+                    refuse_unenforced(part, param, f"{path}/{keyword}/{name}")
+        if isinstance(inner, dict) and keyword in HOLDS_ONE:
+            refuse_unenforced(inner, param, f"{path}/{keyword}")
+
+
 def _format_rule(wanted: ResponseFormat) -> str:
     if wanted.json_schema is None:
         return json_rule(OBJECT)
-    schema = wanted.json_schema.schema_
-    if schema is None:
+    if wanted.json_schema.schema_ is None:
         return json_rule(True)
-    return json_rule(_read_schema(schema, "response_format"), is_lenient=not wanted.json_schema.strict)
+    schema, param = _read_schema(wanted.json_schema.schema_, "response_format"), "response_format"
+    if wanted.json_schema.strict:
+        refuse_unenforced(schema, param)
+    return json_rule(schema, is_lenient=not wanted.json_schema.strict)
 
 
 def _structured_rule(wanted: StructuredOutputs, param: str) -> str:
     has_whitespace = not wanted.disable_any_whitespace
     if wanted.json_ is not None:
-        return json_rule(_read_schema(wanted.json_, param), has_whitespace=has_whitespace)
+        schema = _read_schema(wanted.json_, param)
+        refuse_unenforced(schema, param)
+        return json_rule(schema, has_whitespace=has_whitespace)
     if wanted.regex is not None:
         return regex_rule(wanted.regex)
     if wanted.choice is not None:

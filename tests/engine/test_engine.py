@@ -425,3 +425,29 @@ def test_a_request_that_ends_in_time_leaves_no_timer_behind():
         return text, clock.is_awaited(3.0)
 
     assert timed_out(act) == (("hello", [FinishReason.STOP]), False)
+
+
+def test_each_process_is_told_the_vocabulary_once_before_its_first_grammar(
+    capsys: pytest.CaptureFixture[str],
+):
+    engine = new_engine()
+
+    async def act(engine: Engine) -> object:
+        await text_of(await engine.submit(new_request("a", request_id="free")))
+        await asyncio.gather(
+            *(engine.submit(new_request("a", request_id=name, grammar='start: "a"')) for name in "bc")
+        )
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await until(lambda: engine.health().state is not EngineState.READY)
+        await engine.wait_ready()
+        return await text_of(await engine.submit(new_request("a", request_id="d", grammar='start: "a"')))
+
+    play(engine, act)
+    said = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.split()[:1] in (["Submit"], ["Vocabulary"])
+    ]
+    assert said[:2] == ["Submit free", "Vocabulary"]
+    assert set(said[2:4]) == {"Submit b", "Submit c"}
+    assert said[4:] == ["Vocabulary", "Submit d"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from engine.errors import RequestError
+from engine.messages import Vocabulary
 from engine.text.chat_template import ChatOptions, RenderedChat
 
 EOS_ID = 257
@@ -31,6 +32,10 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return b"".join(self.token_bytes(token_id) for token_id in ids).decode("utf-8", "replace")
+
+    def vocabulary(self) -> Vocabulary:
+        token_bytes = tuple(map(self.token_bytes, range(VOCAB_SIZE)))
+        return Vocabulary(token_bytes=token_bytes, special_ids=tuple(sorted(self.special_ids)))
 
     def token_bytes(self, token_id: int) -> bytes:
         return bytes([token_id]) if token_id < 256 else b""

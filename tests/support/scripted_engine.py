@@ -49,6 +49,7 @@ from engine.messages import (
     Refused,
     Submit,
     Updates,
+    Vocabulary,
 )
 from engine.request import FinishReason, Request
 from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
@@ -114,6 +115,8 @@ class ScriptedEngine:
             case Submit(request=request, first_sequence_id=first):
                 log(f"Submit {request.request_id}")
                 self.take(request, first)
+            case Vocabulary():
+                log("Vocabulary")
             case Abort(request_id=request_id):
                 log(f"Abort {request_id}")
             case Finish(request_id=request_id, choice=choice):

@@ -48,7 +48,9 @@ def objects(draw, inner):
         "type": "object",
         "properties": {name: draw(inner) for name in names},
         "required": [name for name in names if draw(st.booleans())],
-        "additionalProperties": False,
+        "additionalProperties": draw(
+            st.sampled_from([False, False, {"type": "integer", "minimum": 0, "maximum": 9}])
+        ),
     }
     if draw(st.booleans()):
         schema["patternProperties"] = {"^z[0-9]$": draw(inner)}

@@ -15,7 +15,7 @@ from engine.text.tokenizer import Tokenizer
 from tests.support.awkward_texts import AWKWARD_TEXTS
 from tests.support.golden_tokens import read_golden
 from tests.support.tiny_gguf import write_tokenizer_gguf
-from tests.support.tiny_tokenizer import EOS_ID, IM_END_ID, IM_START_ID, write_tiny_tokenizer
+from tests.support.tiny_tokenizer import BOS_ID, EOS_ID, IM_END_ID, IM_START_ID, write_tiny_tokenizer
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -182,6 +182,7 @@ def test_a_template_file_takes_the_place_of_the_checkpoints_own(tmp_path: Path) 
 
     assert tokenizer.render_chat([{"role": "user", "content": "hi"}]).text == "hi"
     assert tokenizer.template_variables == {"mood"}
+    assert (tokenizer.template_source, tokenizer.reads_tools) == (template.read_text("utf-8"), False)
 
 
 def test_a_template_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -216,3 +217,16 @@ def test_other_threads_go_on_while_long_text_is_encoded(tiny: Tokenizer) -> None
         whole_s = time.perf_counter() - started_s
 
     assert longest_s < whole_s / 2
+
+
+def test_a_text_without_tokens_starts_with_the_models_own(tiny: Tokenizer, sentencepiece: Tokenizer) -> None:
+    assert tiny.start_id == BOS_ID
+    assert sentencepiece.start_id == 1
+
+
+def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(tiny: Tokenizer) -> None:
+    vocabulary = tiny.vocabulary()
+
+    assert len(vocabulary.token_bytes) == tiny.vocab_size
+    assert all(tiny.token_bytes(token_id) == own for token_id, own in enumerate(vocabulary.token_bytes))
+    assert set(vocabulary.special_ids) == tiny.special_ids

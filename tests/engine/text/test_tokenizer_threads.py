@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import CheckpointError, RequestError
+from engine.messages import Vocabulary
 from engine.text.chat_template import ChatOptions, RenderedChat
 from engine.text.tokenizer_threads import INLINE_CHARACTERS, TokenizerThreads
 from tests.support.byte_tokenizer import ByteTokenizer
@@ -215,3 +216,23 @@ def test_closing_before_loading_is_safe():
     threads.close()
 
     assert threads.tokenizer is None
+
+
+def test_the_vocabulary_is_worked_out_beside_the_event_loop():
+    threads_seen = []
+
+    class Watched(ByteTokenizer):
+        def vocabulary(self) -> Vocabulary:
+            threads_seen.append(threading.current_thread())
+            return super().vocabulary()
+
+    async def run() -> Vocabulary:
+        threads = loaded(Watched())
+        await threads.load()
+        try:
+            return await threads.vocabulary()
+        finally:
+            threads.close()
+
+    assert asyncio.run(run()) == ByteTokenizer().vocabulary()
+    assert threads_seen != [threading.main_thread()]

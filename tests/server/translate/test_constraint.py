@@ -189,3 +189,46 @@ def test_what_is_no_schema_or_grammar_is_refused_by_its_field(param, value):
         grammar_of(**{param: value})
 
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ({"minProperties": 2}, "#"),
+        ({"properties": {"a": {"items": {"minProperties": 3, "required": ["x"]}}}}, "#/properties/a/items"),
+        ({"anyOf": [{}, {"minProperties": 2}]}, "#/anyOf/1"),
+        ({"$defs": {"d": {"minProperties": 2}}}, "#/$defs/d"),
+    ],
+)
+def test_a_bound_that_would_be_counted_wrong_is_refused_with_its_path(schema, path):
+    for fields in ({"guided_json": schema}, {"response_format": format_of(schema, strict=True)}):
+        with pytest.raises(RequestError) as caught:
+            grammar_of(**fields)
+
+        assert "minProperties" in caught.value.message
+        assert f" at {path}, " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"minProperties": 1},
+        {"minProperties": 2, "required": ["a"], "properties": {"a": {}}},
+        {"properties": {"minProperties": {"const": 5}}},
+        {"const": {"minProperties": 5}},
+    ],
+)
+def test_what_only_looks_like_such_a_bound_is_taken(schema):
+    assert grammar_of(guided_json=schema)
+
+
+def test_no_further_property_takes_the_name_of_a_known_one_by_another_spelling():
+    grammar = grammar_of(guided_json={"type": "object", "properties": {"a": {"type": "integer"}}})
+
+    assert takes(grammar, '{"b": 1}')
+    assert not takes(grammar, '{"b": 1, "a": "x"}')
+    assert not takes(grammar, r'{"b": 1, "\u0061": "x"}')
+
+
+def test_control_characters_of_a_schemas_own_can_be_written():
+    assert takes(grammar_of(guided_json={"enum": ["\x01", "b"]}), r'"\u0001"')
