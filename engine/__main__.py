@@ -1,7 +1,7 @@
 """`python -m engine FD`: the engine process. Its configuration arrives on the channel.
 
 Exit status: 0 when the server closed the channel, 2 after a Failed message, 3 when steps kept
-failing; any other is a crash.
+failing or a message could not be sent; any other is a crash.
 """
 
 import ctypes
