@@ -7,8 +7,8 @@ are one batch, as one window.
 import json
 import sys
 
-import numpy as np
 import llama_cpp
+import numpy as np
 
 
 def main() -> None:
