@@ -160,7 +160,7 @@ def our_logprobs(case: Case, path: Path, token_ids: Sequence[int]) -> Tensor:
         scheduling=SchedulingConfig(),
     )
     built = build_engine(config, lambda: None, Nowhere())  # type: ignore[arg-type] # all that is used of one
-    sampling = SamplingParams(max_tokens=0, prompt_logprobs=0)
+    sampling = SamplingParams(seed=0, max_tokens=0, prompt_logprobs=0)
     request = Request(request_id="text", prompt_ids=tuple(token_ids), sampling=sampling)
     built.scheduler.add(make_sequences(request, 0, [built.pool.layout.new_tables()]))
     found: list[float] = []
