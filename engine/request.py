@@ -49,8 +49,8 @@ class SamplingParams:
     prompt's tokens (None: not at all). With it `max_tokens` may be 0: the prompt is scored, and that
     is all. `ignore_eos` generates on past the end-of-sequence tokens, `stop_token_ids` are further
     ones, and neither ends a choice before it has `min_tokens`. `include_stop` shows the text that
-    ended it, `skip_special_tokens` hides special tokens, and `spaces_between_special_tokens` puts a
-    space between two that are shown side by side.
+    ended it, `skip_special_tokens` hides special tokens but for `shown_special_ids`, and
+    `spaces_between_special_tokens` puts a space between two that are shown side by side.
 
     `grammar` is what the output must look like, in llguidance's dialect of Lark; "" lets it be anything.
 
@@ -88,6 +88,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     include_stop: bool = False
     skip_special_tokens: bool = True
+    shown_special_ids: tuple[int, ...] = ()
     spaces_between_special_tokens: bool = True
     grammar: str = field(default="", repr=False)
     looks_back: bool = field(init=False, repr=False, compare=False)

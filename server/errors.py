@@ -150,9 +150,13 @@ def _reason(error: Mapping[str, object]) -> str:
     return f"{reason} at character {position}"
 
 
-def _context_param(error: Mapping[str, object]) -> Iterable[str]:
+def _context_param(error: Mapping[str, object]) -> Iterable[str | int]:
+    """Where a complaint is about a place inside of what was checked: a name, or the steps to it."""
     context = error.get("ctx")
-    return [str(context["param"])] if isinstance(context, Mapping) and "param" in context else []
+    if not isinstance(context, Mapping) or "param" not in context:
+        return ()
+    param = context["param"]
+    return param if isinstance(param, tuple) else (str(param),)
 
 
 def _path(location: Sequence[str | int], body: object) -> str:

@@ -3,9 +3,10 @@
 What needs the engine's tokenizer, and is done the same way by several routes. It generates nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from engine import (
     ChatOptions,
@@ -20,7 +21,9 @@ from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
 from server.schemas.tokens import TokenizeRequest
 from server.settings import Settings
-from server.translate.chat import to_chat_options, to_messages
+from server.translate.call_plan import plan_calls
+from server.translate.dialect import Dialect
+from server.translate.messages import in_front, preamble, to_chat_options, to_messages, to_template_tools
 from server.translate.prompt import Prompt, echoed, infilled, truncated
 from server.translate.room import Room
 from server.translate.safety import SAFE_PROMPT, with_safe_prompt
@@ -29,18 +32,25 @@ from server.translate.safety import SAFE_PROMPT, with_safe_prompt
 async def render_conversation(
     engine: Engine, settings: Settings, body: ChatCompletionRequest, max_context: int | None = None
 ) -> RenderedChat:
-    """The prompt of a chat body, with the safety prompt and the truncation that it asks for.
+    """The prompt of a chat body, with the functions, the safety prompt and the truncation it asks for.
 
     With `max_context`, what is certain to be longer is refused before it is encoded.
     """
-    options = to_chat_options(body, known_variables(engine, settings), body.reasoning_effort)
+    dialect, plan = dialect_of(engine, settings), plan_calls(body)
+    dialect.require_calls(plan)
+    tools = to_template_tools(plan.declared) if plan is not None and dialect.reads_tools else ()
+    known = known_variables(engine, settings)
+    options = to_chat_options(body, known, body.reasoning_effort, tools)
     if max_context is not None and body.truncate_prompt_tokens is None:
         options = replace(options, max_context=max_context)
-    messages = to_messages(body.messages)
+    style = dialect.turn_style(keeps_reasoning=bool(body.include_past_reasoning))
+    fronts: list[_Front] = []
+    if plan is not None and not dialect.reads_tools:
+        text = preamble(plan.declared, style.tool_format, must_call=plan.must_call)
+        fronts.append(_Front(text, lambda messages, role: in_front(messages, text, role)))
     if body.safe_prompt:
-        rendered = await _render_safe(engine, messages, options)
-    else:
-        rendered = await engine.render_chat(messages, options)
+        fronts.append(_Front(SAFE_PROMPT, with_safe_prompt))
+    rendered = await _render(engine, to_messages(body.messages, style), options, fronts)
     kept = truncated(rendered.token_ids, body.truncate_prompt_tokens)
     if len(kept) == len(rendered.token_ids):
         return rendered
@@ -52,20 +62,37 @@ def _spelled_out(token_ids: Sequence[int], tokenizer: Tokenizer) -> str:
     return tokenizer.decode(token_ids, skip_special_tokens=False)
 
 
-async def _render_safe(
-    engine: Engine, messages: list[dict[str, object]], options: ChatOptions
+def dialect_of(engine: Engine, settings: Settings) -> Dialect:
+    """How the served model writes calls and reasoning."""
+    return Dialect.of(engine.tokenizer, settings.tool_format, settings.reasoning_format)
+
+
+class _Front(NamedTuple):
+    """Text of ours, and what puts it in front of a conversation in the role given."""
+
+    text: str
+    put: Callable[[Sequence[Mapping[str, object]], str], list[dict[str, object]]]
+
+
+async def _render(
+    engine: Engine, messages: list[dict[str, object]], options: ChatOptions, fronts: Sequence[_Front]
 ) -> RenderedChat:
-    """With the safety prompt as a system message, or in a user's where the template shows no system."""
+    """With what is to stand in front in a system message, or in a user's where the template shows no system."""
+    if not fronts:
+        return await engine.render_chat(messages, options)
+    as_system, as_user = messages, messages
+    for front in fronts:
+        as_system, as_user = front.put(as_system, "system"), front.put(as_user, "user")
     try:
-        rendered = await engine.render_chat(with_safe_prompt(messages, "system"), options)
+        rendered = await engine.render_chat(as_system, options)
     except ContextLengthError:
         raise
     except RequestError:
         pass
     else:
-        if SAFE_PROMPT in rendered.text:
+        if all(front.text in rendered.text for front in fronts):
             return rendered
-    return await engine.render_chat(with_safe_prompt(messages, "user"), options)
+    return await engine.render_chat(as_user, options)
 
 
 async def render_for_tokenize(engine: Engine, settings: Settings, body: TokenizeRequest) -> tuple[int, ...]:
@@ -73,7 +100,8 @@ async def render_for_tokenize(engine: Engine, settings: Settings, body: Tokenize
     if body.messages is None:
         return await engine.encode(body.prompt or "", add_special_tokens=body.add_special_tokens is not False)
     options = to_chat_options(body, known_variables(engine, settings))
-    return (await engine.render_chat(to_messages(body.messages), options)).token_ids
+    style = dialect_of(engine, settings).turn_style(keeps_reasoning=False)
+    return (await engine.render_chat(to_messages(body.messages, style), options)).token_ids
 
 
 def known_variables(engine: Engine, settings: Settings) -> frozenset[str] | None:

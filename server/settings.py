@@ -182,6 +182,14 @@ class Settings(PullSettings):
     chat_template: FilePath | None = Field(
         None, description="A jinja2 file in the place of the model's own chat template."
     )
+    tool_format: Literal["auto", "hermes", "mistral", "llama3", "json", "none"] = Field(
+        "auto",
+        description="How the model writes calls of functions; auto: by its chat template; none: no tools.",
+    )
+    reasoning_format: Literal["auto", "think", "mistral", "none"] = Field(
+        "auto",
+        description="How the model marks its reasoning: <think> or [THINK]; auto: by its chat template.",
+    )
     device: str = Field("auto", description="Where the model runs: auto, cpu or cuda.")
     dtype: str = Field(
         "auto", description="Type of weights and cache: auto, float32, bfloat16, float16 or float64."

@@ -47,14 +47,16 @@ class ChatOptions:
 
     `add_generation_prompt` opens the assistant's answer; `continue_final_message` leaves the last
     message open instead, so that it is gone on with. `add_special_tokens` puts the model's own
-    tokens around what the template wrote. `variables` are further names for the template.
-    A prompt that fills `max_context` is of no use, and need not be encoded.
+    tokens around what the template wrote. `variables` are further names for the template. `tools` are
+    the functions that the model may call, as OpenAI writes them. A prompt that fills `max_context` is of
+    no use, and need not be encoded.
     """
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
     variables: Mapping[str, object] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, object]] = ()
     max_context: int | None = None
 
 
@@ -69,7 +71,8 @@ class RenderedChat:
 class ChatTemplate:
     """Turns messages into the text that the model was trained to continue.
 
-    `variables` are the names that the template reads, those that are always given left out.
+    `source` is its text. `variables` are the names that it reads, those that are always given left
+    out; `reads_tools` says whether it shows the model what may be called.
     """
 
     def __init__(
@@ -77,10 +80,13 @@ class ChatTemplate:
         template: Template,
         special_tokens: Mapping[str, str],
         variables: frozenset[str],
+        source: str,
         clock: Callable[[], float],
     ) -> None:
         self._template = template
         self._clock = clock
+        self.source = source
+        self.reads_tools = "tools" in variables
         self._special_tokens = {"bos_token": "", "eos_token": "", **special_tokens}
         self.variables = variables - OWN_VARIABLES - set(special_tokens)
 
@@ -107,7 +113,7 @@ class ChatTemplate:
             names = meta.find_undeclared_variables(environment.parse(source))
             known = frozenset(names - environment.globals.keys())
             template = environment.from_string(with_counted_loops(environment.parse(source)))
-            return cls(template, special_tokens, known, clock)
+            return cls(template, special_tokens, known, source, clock)
         except TemplateError as error:
             raise CheckpointError(f"the checkpoint's chat template is malformed: {error}") from error
 
@@ -127,7 +133,7 @@ class ChatTemplate:
                     **options.variables,
                     **self._special_tokens,
                     "messages": given,
-                    "tools": None,
+                    "tools": [dict(tool) for tool in options.tools] or None,
                     "documents": None,
                     "add_generation_prompt": options.add_generation_prompt
                     and not options.continue_final_message,

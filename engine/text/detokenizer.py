@@ -62,13 +62,15 @@ class TextRules:
         """The rules that a request asks for, with the special tokens and the ends of its model.
 
         A token that ends a choice has no text unless the caller wants to see what ended it; where
-        special tokens are hidden, they and the ends of sequence never have any.
+        special tokens are hidden, they and the ends of sequence never have any, but for those that
+        the request wants to see all the same.
         """
         special_ids = special_ids | eos_ids
         ending_ids = frozenset(sampling.stop_token_ids)
         if not sampling.ignore_eos:
             ending_ids |= eos_ids
         hidden_ids = special_ids if sampling.skip_special_tokens else frozenset()
+        hidden_ids -= frozenset(sampling.shown_special_ids)
         are_spaced = sampling.spaces_between_special_tokens and not sampling.skip_special_tokens
         return cls(
             stop=sampling.stop,

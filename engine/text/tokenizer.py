@@ -82,6 +82,16 @@ class Tokenizer:
         """The further names that the chat template reads; none where there is no template."""
         return frozenset() if self._chat_template is None else self._chat_template.variables
 
+    @property
+    def template_source(self) -> str:
+        """The text of the chat template; "" where there is none."""
+        return "" if self._chat_template is None else self._chat_template.source
+
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the chat template tells the model which functions it may call."""
+        return self._chat_template is not None and self._chat_template.reads_tools
+
     def render_chat(
         self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
     ) -> RenderedChat:

@@ -59,7 +59,9 @@ class TokenizerThreads:
         self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
     ) -> RenderedChat:
         """The prompt that `messages` make; after `load` only."""
-        size = _weight(messages) + (0 if options is None else _weight(options.variables))
+        size = _weight(messages)
+        if options is not None:
+            size += _weight(options.variables) + _weight(list(options.tools))
         return await self.consult(lambda tokenizer: tokenizer.render_chat(messages, options), size)
 
     async def consult(self, work: Callable[[Tokenizer], T], size: int) -> T:

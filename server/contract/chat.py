@@ -7,13 +7,28 @@ from server.contract.generation import GENERATION
 TEXT_PART = [{"type": "text", "text": "Hi"}]
 
 MESSAGE = (
-    works("messages[].role", "user", "system, developer, user, assistant or tool."),
-    works("messages[].content", TEXT_PART, "A string, or an array of text parts."),
+    works("messages[].role", "user", "system, developer, user, assistant, tool or function."),
+    works("messages[].content", TEXT_PART, "A string, or an array of text parts; null beside calls."),
     works("messages[].name", "ann", "Who speaks, where the chat template uses it."),
     works("messages[].refusal", "No.", "Of an assistant, in the place of content."),
+    works(
+        "messages[].tool_calls",
+        [],
+        "Of an assistant: the calls it made, each answered by a tool's message behind it.",
+    ),
     works("messages[].tool_call_id", "c1", "Of a tool: the call that it answers."),
-    refused("messages[].tool_calls", [{"id": "c1"}], "Tool calls are not built yet.", neutral=([],)),
-    refused("messages[].function_call", {"name": "f"}, "Function calls are not built yet."),
+    works(
+        "messages[].function_call",
+        {"name": "f", "arguments": "{}"},
+        "Of an assistant: the older form of a single call, answered by a function's message.",
+    ),
+    works(
+        "messages[].reasoning",
+        "Hm.",
+        "Of an assistant: its reasoning; left out of the prompt but with include_past_reasoning.",
+        source=PEERS,
+    ),
+    works("messages[].reasoning_content", "Hm.", "Another name of it.", source=PEERS),
     refused("messages[].audio", {"id": "a"}, "A text model has no audio."),
     refused("messages[].annotations", [{"type": "x"}], "A text model has no annotations.", neutral=([],)),
 )
@@ -35,6 +50,12 @@ TEMPLATE = (
     ),
     works("add_special_tokens", False, "Add the model's own tokens to those of the template.", source=PEERS),
     works("reasoning_effort", "none", "Passed to chat templates that use it; others take none only."),
+    works(
+        "include_past_reasoning",
+        True,
+        "Put the reasoning of earlier turns into the prompt; false if left out.",
+        source="ringserve",
+    ),
     works("safe_prompt", True, "Put the safety prompt of the Mistral 7B paper in front.", source="Mistral"),
     refused(
         "chat_template", "{{ 1 }}", "Templates are foreign code; set one with --chat-template.", source=PEERS
@@ -42,12 +63,29 @@ TEMPLATE = (
     refused("documents", [{}], "No retrieval here; write documents into the messages.", source=PEERS),
 )
 
+_TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+_FUNCTIONS = [{"name": "f", "parameters": {"type": "object"}}]
+
+TOOLS = (
+    works(
+        "tools",
+        _TOOLS,
+        "Up to 128 functions that may be called; custom tools are refused. A strict function's arguments "
+        "always fit its schema.",
+    ),
+    works(
+        "tool_choice",
+        "required",
+        "none, auto, required, a named function, or allowed_tools; auto if left out. What must be called "
+        "is constrained to the schema.",
+        tools=_TOOLS,
+    ),
+    works("parallel_tool_calls", False, "False allows one call at most; true if left out.", tools=_TOOLS),
+    works("functions", _FUNCTIONS, "The older form of tools: one call at most, told as function_call."),
+    works("function_call", {"name": "f"}, "The older form of tool_choice.", functions=_FUNCTIONS),
+)
+
 REFUSED = (
-    refused("tools", [{"type": "function"}], "Tool calls are not built yet.", neutral=([],)),
-    refused("tool_choice", "required", "Tool calls are not built yet.", neutral=("none", "auto")),
-    refused("parallel_tool_calls", False, "Tool calls are not built yet.", neutral=(True,)),
-    refused("functions", [{"name": "f"}], "Function calls are not built yet.", neutral=([],)),
-    refused("function_call", {"name": "f"}, "Function calls are not built yet.", neutral=("none", "auto")),
     refused("modalities", ["text", "audio"], "A text model answers in text.", neutral=(["text"],)),
     refused("audio", {"voice": "x"}, "A text model has no audio."),
     refused("verbosity", "low", "No model here knows it; say it in a message.", neutral=("medium",)),
@@ -71,6 +109,7 @@ CHAT = (
     works("max_completion_tokens", 5, "Most tokens of one choice; what is left of the context if left out."),
     works("logprobs", True, "Tell the log-probability of each token."),
     works("top_logprobs", 2, "And of this many alternatives to each.", logprobs=True),
+    *TOOLS,
     *TEMPLATE,
     *HINTS,
     *REFUSED,

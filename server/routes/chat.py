@@ -11,13 +11,15 @@ from server.answering import (
     require_places,
 )
 from server.dependencies import CallerDep, EngineDep, SettingsDep
-from server.prompting import render_conversation
+from server.prompting import dialect_of, render_conversation
 from server.schemas.chat import ChatAnswer, ChatChunk, ChatCompletionRequest
 from server.schemas.common import answers_with
 from server.schemas.tokens import RenderedPrompt
 from server.sse import TokenEventResponse
 from server.streams import open_streams
+from server.translate.call_plan import plan_calls
 from server.translate.chat import ChatChunks, ChatFold, to_request
+from server.translate.constraint import body_rule
 
 MAX_TOP_LOGPROBS = 20
 
@@ -37,7 +39,9 @@ async def create_chat_completion(
     """Answer a conversation, whole or as server-sent events."""
     card = require_card(engine, settings, body.model)
     _check(body, settings)
-    prompt_ids = (await render_conversation(engine, settings, body, card.max_context)).token_ids
+    rendered = await render_conversation(engine, settings, body, card.max_context)
+    prompt_ids, plan, dialect = rendered.token_ids, plan_calls(body), dialect_of(engine, settings)
+    rules = dialect.answer_rules(plan, rendered.text)
     ticket = new_ticket("chatcmpl", card, caller, body.model, settings)
     ours = await engine.consult(
         lambda tokenizer: to_request(
@@ -45,10 +49,12 @@ async def create_chat_completion(
         ),
         body.num_word_characters,
     )
-    request.state.streams = streams = await open_streams(engine, [ours], grammar_param=body.constraint_param)
+    ours = dialect.applied(ours, plan, rendered.text, body_rule(body))
+    grammar_param = body.constraint_param or ("tools" if body.tools else "functions")
+    request.state.streams = streams = await open_streams(engine, [ours], grammar_param=grammar_param)
     if body.stream:
-        return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids), caller.request_id)
-    return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids))
+        return TokenEventResponse(streams, ChatChunks(body, ticket, prompt_ids, rules), caller.request_id)
+    return await answer_whole(request.receive, streams, ChatFold(body, ticket, prompt_ids, rules))
 
 
 @router.post("/v1/chat/completions/render", responses=answers_with())

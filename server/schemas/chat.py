@@ -4,11 +4,14 @@ The answers are `openai.types`, so the official clients read them as their own. 
 nothing of the engine.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from openai.types.chat.chat_completion_message import ChatCompletionMessage
 from openai.types.shared_params import ReasoningEffort
 from pydantic import (
     AfterValidator,
@@ -35,6 +38,7 @@ from server.schemas.common import (
     without_lone_surrogates,
 )
 from server.schemas.generation import GenerationBody, LogprobCount
+from server.schemas.tools import PastFunctionCall, PastToolCalls, ToolBody, complaint
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
@@ -71,29 +75,51 @@ Content = Annotated[
 ]
 
 
+_SPEAKERS = {
+    "refusal": "assistant",
+    "reasoning": "assistant",
+    "reasoning_content": "assistant",
+    "tool_calls": "assistant",
+    "function_call": "assistant",
+    "tool_call_id": "tool",
+}
+"""Whose messages may have these fields."""
+
+
 class ChatMessage(WireModel):
     """One message of a conversation."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = CHAT
     PREFIX: ClassVar[str] = "messages[]."
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: Text | None = None
     refusal: Text | None = None
+    reasoning: Text | None = None
+    reasoning_content: Text | None = None
+    tool_calls: PastToolCalls | None = None
     tool_call_id: Text | None = None
+    function_call: PastFunctionCall | None = None
 
     @model_validator(mode="after")
     def _check_content(self) -> Self:
-        if self.content is None and not (self.role == "assistant" and self.refusal is not None):
+        says_otherwise = self.refusal is not None or self.tool_calls or self.function_call
+        if self.content is None and not (self.role == "assistant" and says_otherwise):
             raise PydanticCustomError("missing", "A message needs content", {"param": "content"})
         return self
 
     @model_validator(mode="after")
     def _check_speaker(self) -> Self:
-        for param, role in (("refusal", "assistant"), ("tool_call_id", "tool")):
-            if getattr(self, param) is not None and self.role != role:
+        for param, role in _SPEAKERS.items():
+            if getattr(self, param) not in (None, []) and self.role != role:
                 raise invalid(param, f"'{param}' is only allowed in messages of the role '{role}'")
+        if self.tool_calls and self.function_call:
+            raise invalid("function_call", "'function_call' and 'tool_calls' must not both be given")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise PydanticCustomError("missing", "It says which call is answered", {"param": "tool_call_id"})
+        if self.role == "function" and self.name is None:
+            raise PydanticCustomError("missing", "It says which function answers", {"param": "name"})
         return self
 
     @property
@@ -104,7 +130,40 @@ class ChatMessage(WireModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+def _check_turns(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """Each call of an assistant is answered, once, by the messages that follow it, and nothing else is."""
+    asked_at, unanswered = 0, dict[str, None]()
+    for index, message in enumerate(messages):
+        if message.role == "tool":
+            if message.tool_call_id not in unanswered:
+                raise complaint(
+                    (index, "tool_call_id"),
+                    "messages with role 'tool' must be a response to a preceding message with 'tool_calls'",
+                )
+            del unanswered[message.tool_call_id]
+            continue
+        _refuse_unanswered(asked_at, unanswered)
+        asked_at, unanswered = index, dict.fromkeys(call.id for call in message.tool_calls or ())
+        if len(unanswered) < len(message.tool_calls or ()):
+            raise complaint((index, "tool_calls"), "the ids of 'tool_calls' must differ")
+    _refuse_unanswered(asked_at, unanswered)
+    return messages
+
+
+def _refuse_unanswered(index: int, unanswered: Iterable[str]) -> None:
+    if ids := ", ".join(unanswered):
+        raise complaint(
+            (index, "tool_calls"),
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            f"'tool_call_id'. The following tool_call_ids did not have response messages: {ids[:200]}",
+        )
+
+
+Messages = Annotated[
+    list[ChatMessage],
+    Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True),
+    AfterValidator(_check_turns),
+]
 
 
 def _check_texts(variables: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -149,7 +208,7 @@ class Prediction(WireModel):
     content: Content
 
 
-class ChatCompletionRequest(GenerationBody, TemplateBody):
+class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody):
     """The body of POST /v1/chat/completions."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = CHAT
@@ -160,6 +219,7 @@ class ChatCompletionRequest(GenerationBody, TemplateBody):
     logprobs: StrictBool | None = None
     top_logprobs: LogprobCount | None = None
     reasoning_effort: ReasoningEffort = None
+    include_past_reasoning: StrictBool | None = None
     safe_prompt: StrictBool | None = None
     prediction: Prediction | None = None
 
@@ -176,9 +236,17 @@ class ChatCompletionRequest(GenerationBody, TemplateBody):
         return self
 
 
+class ChatAnswerMessage(ChatCompletionMessage):
+    """What the model answered; its reasoning, under both names that clients know, where there is any."""
+
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
 class ChatAnswerChoice(Choice):
     """A choice of a whole answer; `token_ids` only where the request asked."""
 
+    message: ChatAnswerMessage
     token_ids: list[int] | None = None
 
 
@@ -191,9 +259,17 @@ class ChatAnswer(ChatCompletion):
     cache_debug: CacheDebug | None = None
 
 
+class ChatDelta(ChoiceDelta):
+    """What a chunk adds to a message; `reasoning` and `reasoning_content` say the same."""
+
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
 class ChatChunkChoice(ChunkChoice):
     """A choice of a streamed chunk; `token_ids` only where the request asked."""
 
+    delta: ChatDelta
     token_ids: list[int] | None = None
 
 

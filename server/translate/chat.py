@@ -7,11 +7,20 @@ answer has one for each token, and only a few fields differ between them.
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
 
-from openai.types.chat import ChatCompletionMessage, ChatCompletionTokenLogprob
+from openai.types.chat import ChatCompletionTokenLogprob
 from openai.types.chat.chat_completion import ChoiceLogprobs
 
-from engine import ChatOptions, Request, RequestError, TokenEvent
-from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatCompletionRequest, ChatMessage, TemplateBody
+from engine import FinishReason, Request, TokenEvent
+from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatAnswerMessage, ChatCompletionRequest
+from server.tools.pieces import CallBegun, Piece, Said
+from server.translate.answer_parts import (
+    PLAIN_RULES,
+    AnswerRules,
+    ChoiceReader,
+    WireReason,
+    delta_of,
+    message_of,
+)
 from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
@@ -25,47 +34,6 @@ from server.translate.generation import (
 from server.translate.logprobs import chat_logprob, chat_logprob_json, prompt_logprobs
 from server.translate.room import Room
 from server.translate.sampling import Encoder, Wanted, to_sampling
-
-
-def to_messages(messages: Sequence[ChatMessage]) -> list[dict[str, object]]:
-    """The messages as chat templates know them: text only, and `developer` under its older name."""
-    return [_to_message(message) for message in messages]
-
-
-def to_chat_options(
-    body: TemplateBody, known: frozenset[str] | None, reasoning_effort: str | None = None
-) -> ChatOptions:
-    """How the messages become a prompt.
-
-    Raises RequestError for a variable that is not among `known`, those that the template reads;
-    None lets every variable pass.
-    """
-    variables: dict[str, object] = dict(body.chat_template_kwargs or {})
-    unread = sorted(set(variables) - known) if known is not None else []
-    if unread:
-        raise RequestError(
-            f"the model's chat template does not read {unread[0][:60]!r}; leave it out",
-            "chat_template_kwargs",
-        )
-    if reasoning_effort is not None:
-        if variables.get("reasoning_effort", reasoning_effort) != reasoning_effort:
-            raise RequestError(
-                "'reasoning_effort' and chat_template_kwargs.reasoning_effort differ; send one of them",
-                "reasoning_effort",
-            )
-        if known is None or "reasoning_effort" in known:
-            variables["reasoning_effort"] = reasoning_effort
-        elif reasoning_effort != "none":
-            raise RequestError(
-                "'reasoning_effort' is not supported by this model: its chat template does not read it",
-                "reasoning_effort",
-            )
-    return ChatOptions(
-        add_generation_prompt=body.add_generation_prompt is not False,
-        continue_final_message=bool(body.continue_final_message),
-        add_special_tokens=bool(body.add_special_tokens),
-        variables=variables,
-    )
 
 
 def to_room(body: ChatCompletionRequest, max_context: int) -> Room:
@@ -115,9 +83,15 @@ def to_request(
 
 
 class ChatChunks:
-    """Renders events as server-sent chunks: for each choice its role, its text, its end."""
+    """Renders events as server-sent chunks: for each choice its role, its text or its parts, its end."""
 
-    def __init__(self, body: ChatCompletionRequest, ticket: Ticket, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        body: ChatCompletionRequest,
+        ticket: Ticket,
+        prompt_ids: Sequence[int],
+        rules: AnswerRules = PLAIN_RULES,
+    ) -> None:
         self._body = body
         self._has_usage = body.has_usage
         self._has_running_usage = body.has_running_usage
@@ -129,6 +103,10 @@ class ChatChunks:
         self._usage = ',"usage":null' if self._has_usage else ""
         self._tally = Tally([prompt_ids])
         self._begun: set[int] = set()
+        self._ticket = ticket
+        self._rules = rules
+        self._readers = {} if rules.are_plain else {i: ChoiceReader(rules) for i in range(body.n or 1)}
+        self._silent = set(self._readers)
 
     def add(self, _: int, event: TokenEvent) -> bytes:
         """The chunks of one event; none for text that is still held back."""
@@ -136,14 +114,21 @@ class ChatChunks:
         chunks = b""
         if event.choice not in self._begun:
             self._begun.add(event.choice)
-            begun = _choice(event.choice, {"role": "assistant", "content": "", "refusal": None}, None)
+            content = None if self._readers else ""
+            begun = _choice(event.choice, {"role": "assistant", "content": content, "refusal": None}, None)
             chunks = self._chunk(encode_json(begun), self._of_prompt(event))
         elif event.prefix_report or (event.prompt_logprobs and self._body.prompt_logprobs is not None):
             chunks = self._chunk(encode_json(_choice(event.choice, {}, None)), self._of_prompt(event))
-        if event.text or (self._has_token_ids and event.token_ids) or (self._has_logprobs and event.logprobs):
-            chunks += self._chunk(self._text(event))
+        reader = self._readers.get(event.choice)
+        if reader is not None:
+            chunks += self._parts(reader, event)
+        elif event.text or self._has_extras(event):
+            text = f'{{"content":{encode_basestring_ascii(event.text)}}}'
+            chunks += self._chunk(self._told(text, event))
         if event.finish_reason is not None:
-            chunks += self._chunk(encode_json(_choice(event.choice, {}, event.finish_reason.value)))
+            reason = event.finish_reason
+            told = reason.value if reader is None else reader.finish_reason(reason)
+            chunks += self._chunk(encode_json(_choice(event.choice, {}, told)))
         return chunks
 
     def end(self) -> bytes:
@@ -165,8 +150,31 @@ class ChatChunks:
             told += f',"cache_debug":{encode_json(cache_debug(event.prefix_report).model_dump())}'
         return told
 
-    def _text(self, event: TokenEvent) -> str:
-        """The choice of a chunk of text, written directly: there is one for each token."""
+    def _has_extras(self, event: TokenEvent) -> bool:
+        """Whether there is more to tell than text."""
+        return bool((self._has_token_ids and event.token_ids) or (self._has_logprobs and event.logprobs))
+
+    def _parts(self, reader: ChoiceReader, event: TokenEvent) -> bytes:
+        """A chunk for each piece; what is told of the event's tokens goes with the first."""
+        pieces = reader.feed(event)
+        self._tally.count_reasoning(event.choice, reader.num_reasoning_tokens)
+        deltas = [delta_of(piece, self._rules, self._ticket, event.choice) for piece in pieces]
+        if any(isinstance(piece, Said | CallBegun) for piece in pieces):
+            self._silent.discard(event.choice)
+        if event.finish_reason is not None and event.choice in self._silent:
+            deltas.append({"content": ""})
+        if not deltas and self._has_extras(event):
+            deltas.append({})
+        chunks = [
+            self._told(encode_json(delta), event)
+            if not index
+            else encode_json(_choice(event.choice, delta, None))
+            for index, delta in enumerate(deltas)
+        ]
+        return b"".join(map(self._chunk, chunks))
+
+    def _told(self, delta: str, event: TokenEvent) -> str:
+        """A choice with what is told of its tokens, written directly: there is one for each token."""
         logprobs, token_ids = "null", ""
         if self._has_logprobs:
             told = ",".join(map(chat_logprob_json, event.logprobs))
@@ -174,7 +182,7 @@ class ChatChunks:
         if self._has_token_ids:
             token_ids = f',"token_ids":[{",".join(map(str, event.token_ids))}]'
         return (
-            f'{{"index":{event.choice},"delta":{{"content":{encode_basestring_ascii(event.text)}}},'
+            f'{{"index":{event.choice},"delta":{delta},'
             f'"logprobs":{logprobs},"finish_reason":null{token_ids}}}'
         )
 
@@ -186,18 +194,31 @@ class ChatChunks:
 class ChatFold:
     """Gathers events into one whole answer."""
 
-    def __init__(self, body: ChatCompletionRequest, ticket: Ticket, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        body: ChatCompletionRequest,
+        ticket: Ticket,
+        prompt_ids: Sequence[int],
+        rules: AnswerRules = PLAIN_RULES,
+    ) -> None:
         self._body = body
         self._has_logprobs = bool(body.logprobs)
         self._prompt_ids = list(prompt_ids) if body.return_token_ids else None
         self._ticket = ticket
         self._tally = Tally([prompt_ids])
         self._choices = [GatheredChoice() for _ in range(body.n or 1)]
+        self._rules = rules
+        self._readers = [] if rules.are_plain else [ChoiceReader(rules) for _ in self._choices]
+        self._pieces: list[list[Piece]] = [[] for _ in self._choices]
 
     def add(self, _: int, event: TokenEvent) -> None:
         """Take the next event."""
         self._tally.count(event.choice, event)
         self._choices[event.choice].add(event)
+        if self._readers:
+            reader = self._readers[event.choice]
+            self._pieces[event.choice] += reader.feed(event)
+            self._tally.count_reasoning(event.choice, reader.num_reasoning_tokens)
 
     def to_json(self) -> str:
         """The answer's body; every choice must have ended."""
@@ -230,21 +251,21 @@ class ChatFold:
             logprobs = ChoiceLogprobs(content=content, refusal=None)
         choice = ChatAnswerChoice(
             index=index,
-            message=ChatCompletionMessage(role="assistant", content=gathered.text, refusal=None),
+            message=self._message(index, gathered),
             logprobs=logprobs,
-            finish_reason=gathered.finish_reason.value,
+            finish_reason=self._finish_reason(index, gathered.finish_reason),
         )
         if self._prompt_ids is not None:
             choice.token_ids = gathered.token_ids
         return choice
 
+    def _message(self, index: int, gathered: GatheredChoice) -> ChatAnswerMessage:
+        if not self._readers:
+            return ChatAnswerMessage(role="assistant", content=gathered.text, refusal=None)
+        return message_of(self._pieces[index], self._rules, self._ticket, index)
 
-def _to_message(message: ChatMessage) -> dict[str, object]:
-    role = "system" if message.role == "developer" else message.role
-    rendered: dict[str, object] = {"role": role, "content": message.text}
-    extras = {"name": message.name, "tool_call_id": message.tool_call_id}
-    rendered.update((key, value) for key, value in extras.items() if value is not None)
-    return rendered
+    def _finish_reason(self, index: int, reason: FinishReason) -> WireReason:
+        return self._readers[index].finish_reason(reason) if self._readers else reason.value
 
 
 def _choice(index: int, delta: dict[str, object], finish_reason: str | None) -> dict[str, object]:

@@ -96,12 +96,17 @@ class Tally:
         self._num_prompt_tokens = sum(map(len, prompts))
         self._num_output_tokens: dict[int, int] = {}
         self._num_cached_tokens: dict[int, int] = {}
+        self._num_reasoning_tokens: dict[int, int] = {}
 
     def count(self, index: int, event: TokenEvent) -> None:
         """Take the count that the newest event of the choice `index` carries."""
         self._num_output_tokens[index] = event.num_output_tokens
         if event.choice == 0:
             self._num_cached_tokens[index] = event.num_cached_tokens
+
+    def count_reasoning(self, index: int, num_tokens: int) -> None:
+        """Of the tokens of the choice `index`, so many are reasoning so far."""
+        self._num_reasoning_tokens[index] = num_tokens
 
     def counts(self) -> tuple[int, int]:
         """Tokens of the prompts, and tokens generated so far."""
@@ -118,7 +123,7 @@ class Tally:
                 cached_tokens=sum(self._num_cached_tokens.values()), audio_tokens=0
             ),
             completion_tokens_details=CompletionTokensDetails(
-                reasoning_tokens=0,
+                reasoning_tokens=sum(self._num_reasoning_tokens.values()),
                 audio_tokens=0,
                 accepted_prediction_tokens=0,
                 rejected_prediction_tokens=0,

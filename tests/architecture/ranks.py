@@ -97,6 +97,8 @@ SERVER = {
     "sse": _front(2),
     "middleware": _front(2),
     "errors": _front(1),
+    "reasoning": _front(1, "tools"),
+    "tools": _front(1),
     "metrics": _front(1),
     "streams": _front(1),
     "traces": _front(1),

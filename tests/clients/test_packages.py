@@ -27,6 +27,11 @@ def test_langchain_invokes_streams_batches_and_scores(python_script):
     assert seen["num_chunks"] > 2
     assert "Paris" in seen["completion"]
     assert seen["refusal"] == "temperature"
+    ((name, arguments),) = seen["calls"]
+    assert name == "get_weather"
+    assert (arguments["city"] in ("Paris", "London"), arguments["days"] in (1, 2, 3)) == (True, True)
+    assert seen["streamed_calls"] == seen["calls"]
+    assert seen["told"]
 
 
 def test_litellm_completes_streams_and_maps_errors(python_script):
@@ -39,6 +44,9 @@ def test_litellm_completes_streams_and_maps_errors(python_script):
     assert seen["num_top"]
     assert set(seen["num_top"]) == {2}
     assert seen["errors"] == ["BadRequestError", "NotFoundError"]
+    whole, streamed = seen["calls"]
+    assert whole == streamed
+    assert (whole[0], whole[1]["city"] in ("Paris", "London")) == ("get_weather", True)
 
 
 def test_the_node_package_reads_every_kind_of_answer(node_script):
@@ -70,3 +78,12 @@ def test_instructor_reads_a_typed_answer_out_of_the_text(client_python):
 
     assert seen["city"] == {"city": "Paris", "country": "France"}
     assert seen["raw"] == seen["plain"] == "".join(pieces)
+
+
+def test_instructor_reads_a_typed_answer_out_of_a_call(python_script):
+    """No word is scripted here: the call is constrained, so even a model this small makes a valid one."""
+    seen = python_script("instructor_tools_client", question=QUESTION)
+
+    assert (seen["name"], seen["arguments"]) == ("City", seen["city"])
+    assert seen["city"]["size"] in ("small", "large")
+    assert seen["finish_reason"] == "stop"

@@ -124,6 +124,50 @@ async def test_a_conversation_can_be_tokenized(engine):
     assert await render_for_tokenize(engine, Settings(), body) == tuple(map(ord, "user:Hi\n"))
 
 
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds."}}]
+
+
+async def test_a_template_that_reads_tools_is_given_them(engine):
+    engine.reads_tools = True
+    rendered = await render_conversation(engine, Settings(), chat(tools=TOOLS))
+
+    assert rendered.text == "user:Hi\n"
+    assert [tool["function"]["name"] for tool in engine.options[0].tools] == ["add"]
+
+
+async def test_any_other_is_given_a_preamble(engine):
+    rendered = await render_conversation(engine, Settings(tool_format="hermes"), chat(tools=TOOLS))
+
+    assert rendered.text.startswith("system:You can call functions.")
+    assert "<tool_call>" in rendered.text
+    assert engine.options[0].tools == ()
+
+
+async def test_the_user_gives_the_preamble_where_the_template_knows_no_system(engine):
+    engine.refuses_system = True
+    rendered = await render_conversation(engine, Settings(), chat(tools=TOOLS, safe_prompt=True))
+
+    assert rendered.text.startswith(f"user:{SAFE_PROMPT}\n\nYou can call functions.")
+
+
+@pytest.mark.parametrize("reads_tools", [True, False])
+async def test_where_nothing_may_be_called_nothing_is_told_of_it(engine, reads_tools):
+    engine.reads_tools = reads_tools
+    rendered = await render_conversation(engine, Settings(), chat(tools=TOOLS, tool_choice="none"))
+
+    assert (rendered.text, engine.options[0].tools) == ("user:Hi\n", ())
+
+
+async def test_past_reasoning_is_told_where_asked_for(engine):
+    engine.template_source = "<think></think>"
+    messages = [USER, {"role": "assistant", "content": "x", "reasoning": "Hm."}, USER]
+    plain = await render_conversation(engine, Settings(), chat(messages=messages))
+    full = await render_conversation(engine, Settings(), chat(messages=messages, include_past_reasoning=True))
+
+    assert "Hm." not in plain.text
+    assert "<think>\nHm.\n</think>\n\nx" in full.text
+
+
 async def test_what_is_certain_not_to_fit_is_refused_before_it_is_encoded(engine):
     engine.special = {"<s>": 0x100000}  # one token of three letters, which the fake bound does not know
 

@@ -172,7 +172,15 @@ def scored(character: str, logprob: float, num_top: int = 0) -> TokenLogprob:
 class FakeTokenizer:
     """Characters as tokens; the names in `special` are tokens of their own."""
 
-    def __init__(self, special: Mapping[str, int], template_variables: frozenset[str]) -> None:
+    def __init__(
+        self,
+        special: Mapping[str, int],
+        template_variables: frozenset[str],
+        template_source: str = "",
+        reads_tools: bool = False,
+    ) -> None:
+        self.template_source = template_source
+        self.reads_tools = reads_tools
         self._special = dict(special)
         self._names = {token_id: name for name, token_id in special.items()}
         self.special_ids = frozenset(special.values())
@@ -218,6 +226,9 @@ class FakeEngine:
     refuses_system: bool = False
     special: Mapping[str, int] = field(default_factory=dict)
     template_variables: frozenset[str] = frozenset({"reasoning_effort", "enable_thinking"})
+    template_source: str = ""
+    reads_tools: bool = False
+    prompt_end: str = ""
     num_known_blocks: int = 3
     counters: EngineCounters = field(default_factory=EngineCounters)
     pool: PoolGauges = field(default_factory=PoolGauges)
@@ -269,7 +280,7 @@ class FakeEngine:
     @property
     def tokenizer(self) -> FakeTokenizer:
         self._require_ready()
-        return FakeTokenizer(self.special, self.template_variables)
+        return FakeTokenizer(self.special, self.template_variables, self.template_source, self.reads_tools)
 
     async def render_chat(
         self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
@@ -279,7 +290,7 @@ class FakeEngine:
         self.options.append(options)
         if self.refuses_system and any(m["role"] == "system" for m in messages):
             raise RequestError("the template knows no system", "messages")
-        text = "".join(f"{m['role']}:{m['content']}\n" for m in messages)
+        text = "".join(f"{m['role']}:{m['content']}\n" for m in messages) + self.prompt_end
         return RenderedChat(text=text, token_ids=tuple(map(ord, text)))
 
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> tuple[int, ...]:

@@ -1,13 +1,23 @@
-"""langchain-openai: chat, streaming, batches, usage, log-probabilities, plain completions, errors."""
+"""langchain-openai: chat, streaming, batches, usage, log-probabilities, completions, errors, tools."""
 
 import json
 import sys
+from typing import Literal
 
 import openai
 from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI
 
 asked = json.loads(sys.argv[1])
+
+
+@tool
+def get_weather(city: Literal["Paris", "London"], days: Literal[1, 2, 3]) -> str:
+    """Get the weather of a city."""
+    return f"Sunny in {city} for {days} days."
+
+
 options = {
     "base_url": asked["url"],
     "api_key": "any",
@@ -29,7 +39,22 @@ try:
     refusal = "none"
 except openai.BadRequestError as error:
     refusal = str(error.param)
+calling = ChatOpenAI(**{**options, "max_tokens": 60}).bind_tools(
+    [get_weather], tool_choice="required", strict=True, parallel_tool_calls=False
+)
+called = calling.invoke(messages)
+fragments = list(calling.stream(messages))
+gathered = fragments[0]
+for fragment in fragments[1:]:
+    gathered += fragment
+results = [get_weather.invoke(call) for call in called.tool_calls]
+told = (
+    ChatOpenAI(**options).bind_tools([get_weather], tool_choice="none").invoke([*messages, called, *results])
+)
 answer = {
+    "calls": [[call["name"], call["args"]] for call in called.tool_calls],
+    "streamed_calls": [[call["name"], call["args"]] for call in gathered.tool_calls],
+    "told": told.content,
     "text": whole.content,
     "finish_reason": whole.response_metadata["finish_reason"],
     "usage": whole.usage_metadata["output_tokens"],

@@ -290,6 +290,7 @@ def shown(tokens: Sequence[bytes], *, specials: frozenset[int] = frozenset(), **
     [
         ({}, "ab"),
         ({"skip_special_tokens": False}, "a<s> <t>b"),
+        ({"shown_special_ids": (2,)}, "a<t>b"),
         ({"skip_special_tokens": False, "spaces_between_special_tokens": False}, "a<s><t>b"),
         ({"skip_special_tokens": False, "include_stop": True}, "a<s> <t>b<e>"),
         ({"skip_special_tokens": False, "ignore_eos": True}, "a<s> <t>b<e>"),

@@ -182,6 +182,7 @@ def test_a_template_file_takes_the_place_of_the_checkpoints_own(tmp_path: Path) 
 
     assert tokenizer.render_chat([{"role": "user", "content": "hi"}]).text == "hi"
     assert tokenizer.template_variables == {"mood"}
+    assert (tokenizer.template_source, tokenizer.reads_tools) == (template.read_text("utf-8"), False)
 
 
 def test_a_template_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ MINIMAL = {
     "POST /tokenize": {"messages": CHAT["messages"]},
     "POST /detokenize": {"tokens": [72]},
 }
-OF_ROLES = {"refusal": "assistant", "tool_call_id": "tool"}
+OF_ROLES = {
+    "refusal": "assistant",
+    "tool_calls": "assistant",
+    "function_call": "assistant",
+    "tool_call_id": "tool",
+    "reasoning": "assistant",
+    "reasoning_content": "assistant",
+}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CASES = [
     pytest.param(endpoint, field, id=f"{endpoint.split('/', 1)[1]} {field.name}")
     for endpoint, fields in ENDPOINTS.items()
@@ -30,7 +38,8 @@ def body_with(endpoint: str, field: ContractField) -> dict:
         return {**body, "model": MODEL_ID}
     if place == "messages[]":
         message = {"role": OF_ROLES.get(name, "user"), "content": "Hi", name: field.example}
-        return {**body, "messages": [message]}
+        before = [{"role": "assistant", "tool_calls": [CALL]}] if message["role"] == "tool" else []
+        return {**body, "messages": [*before, message]}
     if endpoint == "POST /tokenize" and name == "prompt":
         del body["messages"]
     return {**body, place or name: field.example}

@@ -20,12 +20,12 @@ def refused(**fields: object) -> dict:
     return caught.value.errors()[0]
 
 
-@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool"])
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
 def test_each_role_may_speak(role):
     assert read(messages=[{"role": role, "content": "x"}]).messages[0].role == role
 
 
-@pytest.mark.parametrize("role", ["function", "", None, 5])
+@pytest.mark.parametrize("role", ["functions", "", None, 5])
 def test_no_other_role_may_speak(role):
     assert refused(messages=[{"role": role, "content": "x"}])["loc"] == ("messages", 0, "role")
 
@@ -66,10 +66,59 @@ def test_a_refusal_stands_for_content():
     assert read(messages=[{"role": "assistant", "content": None, "refusal": "no"}]).messages[0].text == "no"
 
 
-def test_tool_calls_are_not_supported_yet():
-    complaint = refused(messages=[{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}])
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ASKED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+TOLD = {"role": "tool", "tool_call_id": "c1", "content": "x"}
 
-    assert complaint["ctx"]["param"] == "tool_calls"
+
+def test_a_call_and_its_result_are_turns():
+    messages = read(messages=[USER, ASKED, TOLD, USER]).messages
+
+    assert messages[1].tool_calls[0].function.name == messages[1].tool_calls[0].function.name == "f"
+    assert (messages[1].text, messages[2].tool_call_id) == ("", "c1")
+
+
+@pytest.mark.parametrize(
+    ("messages", "where"),
+    [
+        ([USER, TOLD], (1, "tool_call_id")),
+        ([ASKED, {**TOLD, "tool_call_id": "c2"}], (1, "tool_call_id")),
+        ([ASKED, TOLD, TOLD], (2, "tool_call_id")),
+        ([ASKED, USER], (0, "tool_calls")),
+        ([USER, ASKED], (1, "tool_calls")),
+        ([{**ASKED, "tool_calls": [CALL, CALL]}, TOLD], (0, "tool_calls")),
+    ],
+    ids=[
+        "no call",
+        "another call",
+        "answered twice",
+        "not answered",
+        "not answered at the end",
+        "one id twice",
+    ],
+)
+def test_every_call_is_answered_once_and_nothing_else(messages, where):
+    assert refused(messages=messages)["ctx"]["param"] == where
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "user", "content": "x", "tool_calls": [CALL]}, "tool_calls"),
+        ({"role": "user", "content": "x", "function_call": {"name": "f", "arguments": ""}}, "function_call"),
+        ({**ASKED, "function_call": {"name": "f", "arguments": ""}}, "function_call"),
+        ({"role": "tool", "content": "x"}, "tool_call_id"),
+        ({"role": "function", "content": "x"}, "name"),
+    ],
+)
+def test_calls_belong_to_their_roles(message, param):
+    assert refused(messages=[message])["ctx"]["param"] == param
+
+
+def test_a_custom_call_is_not_supported():
+    assert refused(messages=[{**ASKED, "tool_calls": [{"id": "1", "type": "custom"}]}])["type"] == (
+        "unsupported_parameter"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from engine import ContextLengthError, FinishReason, RequestError
 from server.schemas.chat import ChatChunk, ChatCompletionRequest
-from server.translate.chat import ChatChunks, ChatFold, to_messages, to_request
+from server.translate.chat import ChatChunks, ChatFold, to_request
 from server.translate.generation import Ticket
 from tests.server.translate.test_generation import event, plain_usage
 from tests.support.fake_engine import FakeTokenizer, scored
@@ -39,20 +39,6 @@ def folded(body: ChatCompletionRequest, *events) -> dict:
     for e in events:
         fold.add(0, e)
     return json.loads(fold.to_json())
-
-
-def test_a_developer_speaks_as_system_to_the_template():
-    assert to_messages(read(messages=[{"role": "developer", "content": "x"}]).messages) == [
-        {"role": "system", "content": "x"}
-    ]
-
-
-def test_names_and_call_ids_reach_the_template():
-    messages = to_messages(
-        read(messages=[{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}]).messages
-    )
-
-    assert messages == [{"role": "tool", "content": "x", "name": "n", "tool_call_id": "c"}]
 
 
 def test_without_a_limit_an_answer_may_fill_the_context():
