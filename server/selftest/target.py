@@ -18,6 +18,10 @@ class FailedError(Exception):
     """A drill found something wrong; the message says what was expected and what came."""
 
 
+class RefusedError(FailedError):
+    """The server has no place for a request now, and says so with 429 or 503."""
+
+
 class SkippedError(Exception):
     """A drill cannot be done here; the message says why."""
 
@@ -94,7 +98,8 @@ class Target:
         with self._client.stream("POST", COMPLETIONS, json=body) as answer:
             if answer.status_code != 200:
                 answer.read()
-                raise FailedError(f"status {answer.status_code}: {answer.text[:200]}")
+                kind = RefusedError if answer.status_code in (429, 503) else FailedError
+                raise kind(f"status {answer.status_code}: {answer.text[:200]}")
             yield answer.headers["x-request-id"].removeprefix("req_"), _events(answer)
 
     def hear(self, prompt: str, **fields: JsonValue) -> Heard:

@@ -26,6 +26,7 @@ class ScriptedServer:
         self.num_blocks = 3
         self.num_dropped = 0
         self.is_silent = False
+        self.num_streams = 10**6
         self.refusal = (503, {"retry-after": "2"})
         self.num_places = 5
         self.asked: list[dict] = []
@@ -52,6 +53,9 @@ class ScriptedServer:
         self.asked.append(body)
         if not body.get("stream"):
             return self.whole()
+        self.num_streams -= 1
+        if self.num_streams < 0:
+            return httpx.Response(429, headers={"retry-after": "2"}, json={})
         text = "" if self.is_silent else self.events(body)
         return httpx.Response(200, text=text, headers={"x-request-id": "req_77"})
 

@@ -56,6 +56,10 @@ def test_a_running_stream_that_fails_while_draining_is_a_failure(monkeypatch):
         drills.drain(ScriptedServer(num_places=0, ending=ERROR).target(), 4711)
 
 
+def test_a_server_with_few_places_is_tried_with_those_it_has():
+    assert drills.seeds(ScriptedServer(num_streams=4).target()) == "4 answers with seed 7 are the same text"
+
+
 def test_a_request_that_outlives_its_client_is_found(monkeypatch):
     monkeypatch.setattr(drills, "SETTLE_S", 0.1)
     live = itertools.chain([0], itertools.repeat(1)).__next__
@@ -69,6 +73,7 @@ def test_a_request_that_outlives_its_client_is_found(monkeypatch):
     [
         (drills.prefix_hit, {"cached": False, "queried": 0}, "the prefix cache is off"),
         (drills.bound, {"stats_status": 403}, "scope admin"),
+        (drills.seeds, {"num_streams": 1}, "no place for even one"),
     ],
 )
 def test_what_cannot_be_tried_is_skipped_with_the_reason(drill, spoiled, reason):
