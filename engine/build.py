@@ -175,7 +175,7 @@ class _Progress:
 def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:
     full = min((window for window in spec.layer_windows if window is not None), default=layout.max_context)
     logger.info(
-        "memory weights=%.0fMiB blocks=%d x %.0fKiB (%d tokens each) = %.0fMiB "
+        "memory weights=%.0fMiB blocks=%d block=%.0fKiB block_tokens=%d pool=%.0fMiB "
         "max_context=%d sequences_with_full_window=%d",
         decoder.weight_bytes / 2**20, layout.num_blocks, layout.block_bytes / 2**10, layout.block_size,
         layout.num_blocks * layout.block_bytes / 2**20, layout.max_context,
