@@ -184,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--url", help="a running server, with nothing else to do; its window is given as --window"
     )
-    result.add_argument("--window", type=int, default=32, help="tokens that a query sees")
+    result.add_argument("--window", type=int, default=16, help="tokens that a query sees")
     result.add_argument("--windows", type=int, default=100, help="how many windows the request grows to")
     result.add_argument("--block-size", type=int, default=8, help="tokens in a block")
     result.add_argument("--interval-s", type=float, default=0.25, help="time between samples")

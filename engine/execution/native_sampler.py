@@ -16,6 +16,9 @@ from engine.plan import Draw
 
 GREEDY_ROW = ROW.pack(0, 0, 0, 0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
 
+LEAST_XTC_THRESHOLD = 1e-37
+"""Above 0 in single precision too, so that no token of probability 0 is among the top choices."""
+
 
 class NativeSampler:
     """Implements `Sampler` for float32 logits on the CPU."""
@@ -59,5 +62,5 @@ def _row(draw: Draw, position: int) -> bytes:
         own.min_p,
         own.typical_p,
         own.xtc_probability,
-        own.xtc_threshold,
+        max(own.xtc_threshold, LEAST_XTC_THRESHOLD),
     )

@@ -2,7 +2,7 @@
 
 from server.contract.constraint import PEERS
 from server.contract.fields import hint, refused, works
-from server.contract.generation import GENERATION, HINTS
+from server.contract.generation import GENERATION
 
 TEXT_PART = [{"type": "text", "text": "Hi"}]
 
@@ -94,8 +94,7 @@ REFUSED = (
     refused("prompt_cache_options", {}, "There is no prompt cache to steer."),
 )
 
-CHAT_HINTS = (
-    *HINTS,
+HINTS = (
     hint(
         "prediction",
         {"type": "content", "content": "Hi"},
@@ -112,6 +111,6 @@ CHAT = (
     works("top_logprobs", 2, "And of this many alternatives to each.", logprobs=True),
     *TOOLS,
     *TEMPLATE,
-    *CHAT_HINTS,
+    *HINTS,
     *REFUSED,
 )

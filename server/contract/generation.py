@@ -129,7 +129,7 @@ HINTS = (
 )
 """What OpenAI documents for chats; here plain completions take it as well, since clients send it to both."""
 
-GENERATION = (*REQUEST, *SAMPLING, *CONSTRAINTS, *ENDING, *OUTPUT)
+GENERATION = (*REQUEST, *SAMPLING, *CONSTRAINTS, *ENDING, *OUTPUT, *HINTS)
 
 COMPLETIONS = (
     works(
@@ -148,5 +148,4 @@ COMPLETIONS = (
         "Put the model's own tokens around a text; true if left out.",
         source=PEERS,
     ),
-    *HINTS,
 )

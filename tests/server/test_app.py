@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -231,3 +232,51 @@ async def test_the_openapi_document_describes_every_parameter(client):
 
 async def test_the_docs_are_served(client):
     assert (await client.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 1000}}, "logit_bias.5"),
+        ({"chat_template_kwargs": {"x": "\\ud800"}}, "chat_template_kwargs"),
+        ({"cache_salt": "\\ud800"}, "cache_salt"),
+    ],
+    ids=str,
+)
+async def test_a_bad_value_is_named_by_its_path(client, fields, param):
+    content = json.dumps({**CHAT, **fields}).replace("\\\\ud800", "\\ud800")
+    answer = await client.post(CHAT_PATH, content=content, headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+async def test_an_unknown_field_with_a_very_long_name_is_named_shortly(client):
+    answer = await client.post(CHAT_PATH, json={**CHAT, "x" * 5000: 1})
+
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]["message"]) < 200
+
+
+HINTS = {
+    "metadata": {"a": "b"},
+    "store": True,
+    "service_tier": "auto",
+    "safety_identifier": "s",
+    "prompt_cache_key": "k",
+}
+
+
+@BOTH
+async def test_hints_are_taken_by_both_endpoints(client, path, body):
+    assert (await client.post(path, json={**body, **HINTS})).status_code == 200
+
+
+async def test_even_a_failure_may_be_read_by_pages_of_other_origins(client_for, engine):
+    engine.submit_error = ValueError("a bug")
+    async with client_for(cors_origin=("https://page",)) as client:
+        answer = await client.post(CHAT_PATH, json=CHAT, headers={"Origin": "https://page"})
+
+    assert answer.status_code == 500
+    assert answer.headers["access-control-allow-origin"] == "https://page"
+    assert "x-should-retry" in answer.headers["access-control-expose-headers"]

@@ -218,3 +218,21 @@ async def test_a_conversation_that_does_not_fit_is_not_tried_with_another_role(e
         await render_conversation(engine, Settings(), chat(safe_prompt=True))
 
     assert len(engine.messages) == 1
+
+
+async def test_two_efforts_that_differ_are_refused(engine):
+    agreeing = chat(chat_template_kwargs={"reasoning_effort": "low"}, reasoning_effort="low")
+    await render_conversation(engine, Settings(), agreeing)
+    body = chat(chat_template_kwargs={"reasoning_effort": "high"}, reasoning_effort="low")
+    with pytest.raises(RequestError) as caught:
+        await render_conversation(engine, Settings(), body)
+
+    assert caught.value.param == "reasoning_effort"
+
+
+async def test_an_empty_text_is_the_start_of_a_document(engine):
+    engine.special = {"<s>": 0x100000}
+    (started,) = await read_prompts(engine, CARD, completion(prompt=""))
+    (bare,) = await read_prompts(engine, CARD, completion(prompt="", add_special_tokens=False))
+
+    assert (started.token_ids, bare.token_ids) == ((0x100000,), ())

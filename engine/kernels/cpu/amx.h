@@ -182,8 +182,12 @@ class TiledPanel {
     const Products<BITS>& products = scratch_.products[part.index % 2];
     const int num_groups = batch_size(next.batch);
     size_t row_place = place(part);
+    const Part later = next.batch < num_batches_ ? after(next) : next;
+    const int8_t* later_codes = rows.codes + CODE_BYTES * place(later.batch < num_batches_ ? later : part);
+    const size_t group_bytes = CODE_BYTES * static_cast<size_t>(rows.block_rows);
     for (int row = 0, group = 0, due = count - 1; row < count; ++row, ++row_place) {
       for (due += num_groups; due >= count; due -= count) multiply(next, group++);
+      for (size_t ahead = 0; ahead < BATCH; ++ahead) __builtin_prefetch(later_codes + ahead * group_bytes + CODE_BYTES * row);
       Floats sums[2] = {load<Floats>(scratch_.sums[first_row + row][0]), load<Floats>(scratch_.sums[first_row + row][1])};
 #pragma GCC unroll 4
       for (int group = 0; group < COUNT; ++group)

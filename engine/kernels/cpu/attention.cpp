@@ -36,14 +36,10 @@ Scratch lay_out(const AttendTask& task, int num_rows, int size) {
 void load_queries(const AttendTask& task, int group, int size, const Scratch& scratch) {
   const int head_size = task.heads->head_size;
   const Floats scale = splat(LOG2_E / __builtin_sqrtf(static_cast<float>(head_size)));
-  float values[LANES];
   for (int row = 0; row < task.num_queries * group; ++row) {
     const float* query = task.query + task.query_stride * (row / group) + (task.kv_head * group + row % group) * head_size;
     uint16_t* halves = reinterpret_cast<uint16_t*>(scratch.queries) + row * size;
-    for (int at = 0; at < size; at += LANES) {
-      for (int lane = 0; lane < LANES; ++lane) values[lane] = at + lane < head_size ? query[at + lane] : 0.0f;
-      store(halves + at, to_bfloat16(load<Floats>(values) * scale));
-    }
+    for (int at = 0; at < size; at += LANES) store(halves + at, to_bfloat16(load_some(query + at, head_size - at) * scale));
     memset(scratch.sums + row * size, 0, sizeof(float) * static_cast<size_t>(size));
     scratch.peaks[row] = NOTHING_YET;
     scratch.totals[row] = 0.0f;
@@ -138,35 +134,46 @@ RS_INLINE void mask(Floats (&scores)[VECTORS], int first, int last) {
     scores[v] = (position >= first) & (position < last) ? scores[v] : splat(-__builtin_inff());
 }
 
-// A row's scores in [first, last) become weights, as bfloat16 pairs; returns the factor by which
-// what was summed before shrinks. Scores are base-2 logarithms.
-RS_INLINE float weigh(const float* all_scores, int first, int last, float& peak, float& total, uint32_t* weights) {
+// The highest of a row's scores in [first, last); the others are hidden.
+RS_INLINE float highest(float* all_scores, int first, int last) {
   Floats scores[VECTORS];
   for (int v = 0; v < VECTORS; ++v) scores[v] = load<Floats>(all_scores + v * LANES);
-  mask(scores, first, last);
-  const float top = largest(larger(larger(scores[0], scores[1]), larger(scores[2], scores[3])));
-  const float new_peak = top > peak ? top : peak;
-  const float shrink = power_of_two(splat(peak - new_peak))[0];
-  for (int v = 0; v < VECTORS; ++v) {
-    scores[v] = power_of_two(scores[v] - splat(new_peak));
-    store(weights + v * LANES / 2, to_bfloat16(scores[v]));
+  if (first > 0 || last < KEY_TILE) {
+    mask(scores, first, last);
+    for (int v = 0; v < VECTORS; ++v) store(all_scores + v * LANES, scores[v]);
   }
-  total = total * shrink + sum_of((scores[0] + scores[1]) + (scores[2] + scores[3]));
-  peak = new_peak;
-  return shrink;
+  return largest(larger(larger(scores[0], scores[1]), larger(scores[2], scores[3])));
 }
 
-// One tile of keys for rows [row, row + count) of the block.
+// A row's scores, which are base-2 logarithms, become weights, as bfloat16 pairs; returns their sum.
+RS_INLINE float weigh(const float* all_scores, float peak, uint32_t* weights) {
+  Floats scores[VECTORS];
+  for (int v = 0; v < VECTORS; ++v) {
+    scores[v] = power_of_two(load<Floats>(all_scores + v * LANES) - splat(peak));
+    store(weights + v * LANES / 2, to_bfloat16(scores[v]));
+  }
+  return sum_of((scores[0] + scores[1]) + (scores[2] + scores[3]));
+}
+
+// One tile of keys for rows [row, row + count) of the block: what was summed before shrinks to the
+// new peaks' scale.
 void attend_rows(const AttendTask& task, const Scratch& scratch, int group, int size, int row, int count, int64_t tile) {
   alignas(64) float scores[BLOCK_ROWS][KEY_TILE];
   alignas(64) uint32_t weights[BLOCK_ROWS][KEY_TILE / 2];
-  float shrinks[BLOCK_ROWS];
+  float peaks[LANES] = {}, totals[LANES] = {}, shrinks[LANES];
   multiply_by_keys(scratch, size, row, count, scores);
   for (int r = 0; r < count; ++r) {
     const int64_t last = task.first_position + (row + r) / group + 1 - tile;
     const int64_t first = task.heads->window ? last - task.heads->window : 0;
-    shrinks[r] = weigh(scores[r], clamp_to_tile(first), clamp_to_tile(last), scratch.peaks[row + r], scratch.totals[row + r], weights[r]);
+    peaks[r] = highest(scores[r], clamp_to_tile(first), clamp_to_tile(last));
   }
+  const Floats old_peaks = load_some(scratch.peaks + row, count), new_peaks = larger(load<Floats>(peaks), old_peaks);
+  const Floats factors = power_of_two(old_peaks - new_peaks);
+  store(peaks, new_peaks);
+  store(shrinks, factors);
+  for (int r = 0; r < count; ++r) totals[r] = weigh(scores[r], peaks[r], weights[r]);
+  store_some(scratch.peaks + row, new_peaks, count);
+  store_some(scratch.totals + row, multiply_add(load_some(scratch.totals + row, count), factors, load<Floats>(totals)), count);
   add_weighted_values(scratch, size, row, count, shrinks, weights);
 }
 
@@ -176,7 +183,8 @@ void write_output(const AttendTask& task, const Scratch& scratch, int group, int
   for (int row = 0; row < task.num_queries * group; ++row) {
     float* output = task.output + stride * (row / group) + (task.kv_head * group + row % group) * head_size;
     const float* sums = scratch.sums + row * size;
-    for (int i = 0; i < head_size; ++i) output[i] = sums[i] / scratch.totals[row];
+    const Floats share = splat(1.0f / scratch.totals[row]);
+    for (int at = 0; at < head_size; at += LANES) store_some(output + at, load<Floats>(sums + at) * share, head_size - at);
   }
 }
 
@@ -196,7 +204,7 @@ void attend(const AttendTask& task) {
     const int64_t begin = first > tile ? first : tile, end = last < tile + KEY_TILE ? last : tile + KEY_TILE;
     gather(task, task.cache->keys, task.cache->values, tile, begin, end, size, scratch.raw);
     load_keys(scratch, size);
-    gather(task, task.cache->values, task.cache->values, tile, begin, end, size, scratch.raw);
+    gather(task, task.cache->values, task.cache->keys + (task.is_last ? 0 : task.heads->head_size), tile, begin, end, size, scratch.raw);
     load_values(scratch, size);
     for (int row = 0; row < num_rows; row += BLOCK_ROWS) {
       const int count = num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS;

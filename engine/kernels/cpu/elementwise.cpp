@@ -5,19 +5,6 @@
 namespace RS_LEVEL {
 namespace {
 
-// `count` floats, zeros behind them.
-RS_INLINE Floats load_some(const float* from, int count) {
-  if (count >= LANES) return load<Floats>(from);
-  float values[LANES] = {};
-  if (count > 0) memcpy(values, from, sizeof(float) * static_cast<size_t>(count));
-  return load<Floats>(values);
-}
-
-RS_INLINE void store_some(float* to, const Floats& value, int count) {
-  if (count >= LANES) return store(to, value);
-  memcpy(to, &value, sizeof(float) * static_cast<size_t>(count));
-}
-
 // Sixteen codes of twelve bits, as a high byte of -127 .. 127 and a low one of -8 .. 7.
 RS_INLINE void store_codes(int8_t* codes, const Ints& values) {
   const Ints high = (values + (1 << (LOW_BITS - 1))) >> LOW_BITS;

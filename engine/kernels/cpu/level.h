@@ -61,6 +61,7 @@ struct AttendTask {
   const rs_group* group;
   int chunk;
   int kv_head;
+  bool is_last;  // else the next key head comes next, and its keys may be sent for
   int64_t first_position;  // of the first query
   int num_queries;
   const float* query;  // of the first query, head 0

@@ -60,6 +60,26 @@ RS_INLINE void add_products(const Cursor<BITS, SCALES>& at, int first_byte, Ints
   }
 }
 
+// The sums of a group's products: high bytes' times 16 and low bytes'. Of few rows each has a chain of
+// its own, as the additions of one would wait for one another; of many rows there are chains enough.
+template <int BITS, int SCALES, int ROWS>
+RS_INLINE void sum_products(const Cursor<BITS, SCALES>& at, Ints (&dots)[ROWS][2]) {
+  Ints low[ROWS][2] = {};
+  Ints(&low_dots)[ROWS][2] = ROWS <= 2 ? low : dots;
+  add_products(at, 0, dots);
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r) {
+    dots[r][0] <<= LOW_BITS;
+    dots[r][1] <<= LOW_BITS;
+  }
+  add_products(at, GROUP, low_dots);
+#pragma GCC unroll 2
+  for (int r = 0; r < ROWS && ROWS <= 2; ++r) {
+    dots[r][0] += low[r][0];
+    dots[r][1] += low[r][1];
+  }
+}
+
 template <int BITS, int SCALES, int ROWS>
 RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Floats (&sums)[ROWS][2]) {
   const size_t num_groups = static_cast<size_t>(rows.num_groups);
@@ -72,13 +92,7 @@ RS_INLINE void affine_block(const PanelTask& task, const Rows& rows, int row, Fl
       __builtin_prefetch(at.packed[0] + PREFETCH_BYTES + line);
       __builtin_prefetch(at.packed[1] + PREFETCH_BYTES + line);
     }
-    add_products(at, 0, dots);
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r) {
-      dots[r][0] <<= LOW_BITS;
-      dots[r][1] <<= LOW_BITS;
-    }
-    add_products(at, GROUP, dots);
+    sum_products(at, dots);
 #pragma GCC unroll 2
     for (int side = 0; side < 2; ++side) {
       const GroupScales<SCALES> scales(at.packed[side] + code_bytes(BITS));

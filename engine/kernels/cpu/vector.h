@@ -41,6 +41,19 @@ RS_INLINE void store(void* to, const Vector& value) {
   memcpy(to, &value, sizeof value);
 }
 
+// `count` floats, zeros behind them.
+RS_INLINE Floats load_some(const float* from, int count) {
+  if (count >= LANES) return load<Floats>(from);
+  float values[LANES] = {};
+  if (count > 0) memcpy(values, from, sizeof(float) * static_cast<size_t>(count));
+  return load<Floats>(values);
+}
+
+RS_INLINE void store_some(float* to, const Floats& value, int count) {
+  if (count >= LANES) return store(to, value);
+  memcpy(to, &value, sizeof(float) * static_cast<size_t>(count));
+}
+
 // Adding to a vector of zeros, the usual short form, would cost the addition: -0 + 0 is not -0.
 RS_INLINE Floats splat(float v) { return Floats{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
 RS_INLINE Ints splat(int32_t value) { return Ints{} + value; }

@@ -6,6 +6,7 @@ from engine.execution.sampler import TorchSampler
 from engine.kernels.cpu.sampling import NativeSampling
 from engine.plan import Draw
 from engine.request import SamplingParams
+from tests.engine.execution.test_sampler import EXTREMES, SINGLE
 from tests.support.native import LEVELS, native_kernels, needs_native
 
 pytestmark = needs_native
@@ -59,3 +60,14 @@ def test_edits_leave_the_raw_logits_alone(sampler):
 
 def test_nothing_is_scored_unless_asked_for(sampler):
     assert sampler.draw(torch.zeros(1, 40), [draw()], [0])[1] is None
+
+
+@pytest.mark.parametrize("own", EXTREMES.values(), ids=EXTREMES)
+def test_extreme_parameters_draw_what_the_reference_draws(sampler, own):
+    draws = [draw(**{"seed": seed, **own}) for seed in range(20)]
+    logits = SINGLE[:1].repeat(20, 1)
+
+    drawn, _ = sampler.draw(logits, draws, [0] * 20)
+    expected, _ = TorchSampler().draw(logits, draws, [0] * 20)
+
+    assert drawn.tolist() == expected.tolist()

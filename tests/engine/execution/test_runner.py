@@ -1,6 +1,7 @@
 """The runner with a model that is a lookup table: what comes back for which chunk."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from engine.cache.store import CacheStore
 from engine.errors import EngineCrashedError
+from engine.execution.philox import uniforms
 from engine.execution.runner import HEAD_TILE_ROWS, ModelRunner
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan
 from engine.request import SamplingParams
@@ -161,3 +163,19 @@ def test_masks_are_asked_for_only_where_a_draw_is_masked():
     run(make_runner(masks=masks), chunk(1, [5]))
 
     assert masks.asked == []
+
+
+def test_a_draw_is_made_with_the_number_of_the_position_behind_its_chunk():
+    class Flat(SuccessorModel):
+        def logits(self, hidden):
+            return torch.zeros(len(hidden), self.vocab_size, dtype=torch.float64)
+
+    sampling = SamplingParams(max_tokens=9, seed=11)
+    chunks = [
+        replace(chunk(start, [5] * 2, start=start), draw=Draw(sampling=sampling, choice=0))
+        for start in (0, 1, 5)
+    ]
+    drawn = [own[0] for own in run(make_runner(Flat()), *chunks).token_ids]
+    expected = [int(1000 * number) for number in uniforms([11] * 3, [0] * 3, [2, 3, 7])]
+
+    assert drawn == expected

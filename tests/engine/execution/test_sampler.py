@@ -269,6 +269,33 @@ def test_a_number_at_the_very_top_draws_the_last_token_that_can_be_drawn():
     assert sample(logits, top)[0].tolist() == [1]
 
 
+def test_xtc_counts_a_token_of_exactly_the_threshold_among_the_top():
+    exactly = LOGITS.softmax(-1)[0, 1].item()
+
+    assert probabilities(xtc_probability=1.0, xtc_threshold=exactly) == normalized(0, 0.25, 0.125, 0.125)
+
+
+def test_the_coin_of_xtc_says_nothing_of_the_token_that_is_drawn():
+    # At half the probability the coin decides by the same number's first bit, if it were the same number.
+    params = {"xtc_probability": 0.5, "xtc_threshold": 0.2}
+    own = draws(*[{**params, "seed": seed} for seed in range(4000)])
+    gathered = rows(own)
+    is_on = gathered.xtc_threshold < 1
+    low = gathered.uniforms < 0.5
+
+    assert abs((is_on & low).double().mean() - 0.25) < 0.03
+    assert abs((is_on & ~low).double().mean() - 0.25) < 0.03
+
+
+def test_dry_takes_nothing_over_a_breaker():
+    history = (5, 6, 1, 9, 5, 6)
+    own = {"dry_multiplier": 1.0, "dry_base": 2.0, "dry_allowed_length": 2}
+
+    assert probabilities(history=history, **own)[1] < 0.25
+    assert probabilities(history=history, **own, dry_sequence_breaker_ids=((6,),))[1] == pytest.approx(0.25)
+    assert probabilities(history=history, **own, dry_sequence_breaker_ids=((5,),))[1] == pytest.approx(0.25)
+
+
 def test_a_mask_holds_against_allowed_tokens_and_bans_which_give_way():
     draws = [
         Draw(sampling=SamplingParams(max_tokens=1, seed=0, temperature=0.0, **own), choice=0, is_masked=True)

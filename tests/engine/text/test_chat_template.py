@@ -128,3 +128,30 @@ def test_a_template_tells_its_text_and_whether_it_reads_tools() -> None:
 
     assert (reading.source, reading.reads_tools) == ("{{ tools }}", True)
     assert not other.reads_tools
+
+
+def test_a_request_cannot_change_the_special_tokens() -> None:
+    template = ChatTemplate.compile(
+        "{{ bos_token }}{{ eos_token }}", {"bos_token": "<s>", "eos_token": "</s>"}
+    )
+    options = ChatOptions(variables={"bos_token": "x", "eos_token": "y", "messages": [], "tools": [1]})
+
+    assert template.render(HELLO, options) == "<s></s>"
+    assert template.variables == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("source", "param"),
+    [
+        pytest.param("{{ messages[0].content + limit }}", "messages", id="the messages' fault"),
+        pytest.param(
+            "{% if limit is defined %}{{ limit + 'x' }}{% endif %}", "chat_template_kwargs", id="theirs"
+        ),
+        pytest.param("{{ messages[0].nothing.x }}{{ limit }}", "messages", id="not theirs"),
+    ],
+)
+def test_variables_are_blamed_for_what_goes_well_without_them(source: str, param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        ChatTemplate.compile(source, {}).render(HELLO, ChatOptions(variables={"limit": 5}))
+
+    assert caught.value.param == param

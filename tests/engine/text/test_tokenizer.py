@@ -15,7 +15,7 @@ from engine.text.tokenizer import Tokenizer
 from tests.support.awkward_texts import AWKWARD_TEXTS
 from tests.support.golden_tokens import read_golden
 from tests.support.tiny_gguf import write_tokenizer_gguf
-from tests.support.tiny_tokenizer import EOS_ID, IM_END_ID, IM_START_ID, write_tiny_tokenizer
+from tests.support.tiny_tokenizer import BOS_ID, EOS_ID, IM_END_ID, IM_START_ID, write_tiny_tokenizer
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -217,6 +217,11 @@ def test_other_threads_go_on_while_long_text_is_encoded(tiny: Tokenizer) -> None
         whole_s = time.perf_counter() - started_s
 
     assert longest_s < whole_s / 2
+
+
+def test_a_text_without_tokens_starts_with_the_models_own(tiny: Tokenizer, sentencepiece: Tokenizer) -> None:
+    assert tiny.start_id == BOS_ID
+    assert sentencepiece.start_id == 1
 
 
 def test_the_vocabulary_has_the_bytes_of_each_token_and_names_the_special_ones(tiny: Tokenizer) -> None:

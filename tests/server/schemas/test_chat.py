@@ -1,4 +1,7 @@
+from typing import get_args
+
 import pytest
+from openai.types.shared_params import ReasoningEffort
 from pydantic import ValidationError
 
 from server.schemas.chat import ChatCompletionRequest, ChatMessage
@@ -158,3 +161,26 @@ def test_an_answer_has_at_least_one_token():
 )
 def test_metadata_that_is_none_is_refused(metadata):
     assert refused(metadata=metadata)["loc"][0] == "metadata"
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max", None])
+def test_every_effort_of_the_official_client_is_taken(effort):
+    assert effort in (None, *get_args(get_args(ReasoningEffort)[0]))
+    assert read(reasoning_effort=effort).reasoning_effort == effort
+
+
+@pytest.mark.parametrize("param", ["refusal", "tool_call_id"])
+@pytest.mark.parametrize("role", ["user", "system", "developer"])
+def test_what_only_others_say_is_refused(role, param):
+    complaint = refused(messages=[{"role": role, "content": "x", param: "y"}])
+
+    assert complaint["loc"] == ("messages", 0)
+    assert complaint["ctx"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    "value", ["\ud800", ["a", "\ud800"], {"a": {"\ud800": 1}}], ids=["text", "list", "key"]
+)
+def test_variables_that_are_no_text_are_refused(value):
+    assert refused(chat_template_kwargs={"x": value})["loc"] == ("chat_template_kwargs",)
+    assert refused(chat_template_kwargs={"\ud800": 1})["loc"] == ("chat_template_kwargs",)

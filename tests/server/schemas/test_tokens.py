@@ -30,3 +30,14 @@ def test_unknown_fields_of_its_messages_are_found():
     body = TokenizeRequest.model_validate({"messages": [{**USER, "mood": 1}]})
 
     assert list(unknown_fields(body)) == [("messages", 0, "mood")]
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [("add_generation_prompt", False), ("continue_final_message", True), ("chat_template_kwargs", {"a": 1})],
+)
+def test_a_text_has_no_template(param, value):
+    with pytest.raises(ValidationError) as caught:
+        TokenizeRequest.model_validate({"prompt": "a", param: value})
+
+    assert caught.value.errors()[0]["ctx"]["param"] == param

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from server.schemas.generation import GenerationBody
 from server.translate.sampling import Wanted, to_sampling
@@ -76,3 +77,60 @@ def test_dry_stops_at_the_usual_places_unless_told_otherwise():
 
 def test_nothing_is_encoded_while_dry_is_off():
     assert sampling(dry_sequence_breakers=["ab"]).dry_sequence_breaker_ids == ()
+
+
+def test_what_peers_parameters_leave_open_has_their_defaults():
+    params = sampling(dry_multiplier=0.8, xtc_probability=0.5)
+
+    assert (params.dry_base, params.dry_allowed_length, params.dry_range) == (1.75, 2, 0)
+    assert params.dry_sequence_breaker_ids == tuple(map(ids, ("\n", ":", '"', "*")))
+    assert params.xtc_threshold == 0.1
+
+
+def test_dry_that_looks_back_over_nothing_is_off():
+    assert sampling(dry_multiplier=0.8, dry_penalty_last_n=0).dry_multiplier == 0.0
+    assert sampling(dry_multiplier=0.8, dry_penalty_last_n=-1).dry_multiplier == 0.8
+
+
+def limits_of(name: str) -> list[float]:
+    """The ends of the range that the schema allows."""
+    bounds = GenerationBody.model_json_schema()["properties"][name]["anyOf"]
+    return [value for schema in bounds for key, value in schema.items() if key in ("minimum", "maximum")]
+
+
+NUMBERS = [
+    name
+    for name, schema in GenerationBody.model_json_schema()["properties"].items()
+    if any({"minimum", "maximum"} & set(kind) for kind in schema.get("anyOf", ())) and name != "n"
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_engine_takes_every_number_that_the_schema_lets_pass(name):
+    assert limits_of(name)
+    for value in limits_of(name):
+        least = value if name == "min_tokens" else 1
+        body = GenerationBody.model_validate({"model": "m", name: value})
+        to_sampling(body, Wanted(max_tokens=max(7, least), seed=5), FakeTokenizer({}, frozenset()))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stop_token_ids": list(range(256))},
+        {"logit_bias": {str(key): 1 for key in range(1024)}},
+        {"bad_words": [f"word {number}" for number in range(256)]},
+        {"dry_multiplier": 1, "dry_sequence_breakers": [f"{number}" for number in range(256)]},
+    ],
+    ids=lambda fields: next(reversed(fields)),
+)
+def test_the_engine_takes_the_longest_lists_that_the_schema_lets_pass(fields):
+    sampling(**fields)
+    longer = {
+        name: {**value, "2000": 1} if isinstance(value, dict) else [*value, type(value[0])(7)]
+        for name, value in fields.items()
+        if name != "dry_multiplier"
+    }
+
+    with pytest.raises(ValidationError):
+        sampling(**longer)
