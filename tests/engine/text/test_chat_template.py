@@ -115,21 +115,6 @@ def test_a_variable_does_not_replace_what_the_template_is_given() -> None:
     assert rendered("{{ messages | length }}", HELLO, variables={"messages": []}) == "1"
 
 
-def test_a_template_may_read_the_tools() -> None:
-    source = "{% if tools %}{{ tools[0].function.name }}{% endif %}"
-    tools = ({"type": "function", "function": {"name": "add"}},)
-
-    assert rendered(source, [], tools=tools) == "add"
-    assert rendered(source, []) == ""
-
-
-def test_a_template_tells_its_text_and_whether_it_reads_tools() -> None:
-    reading, other = (ChatTemplate.compile(source, {}) for source in ("{{ tools }}", "{{ messages }}"))
-
-    assert (reading.source, reading.reads_tools) == ("{{ tools }}", True)
-    assert not other.reads_tools
-
-
 def test_a_request_cannot_change_the_special_tokens() -> None:
     template = ChatTemplate.compile(
         "{{ bos_token }}{{ eos_token }}", {"bos_token": "<s>", "eos_token": "</s>"}
@@ -155,3 +140,18 @@ def test_variables_are_blamed_for_what_goes_well_without_them(source: str, param
         ChatTemplate.compile(source, {}).render(HELLO, ChatOptions(variables={"limit": 5}))
 
     assert caught.value.param == param
+
+
+def test_a_template_may_read_the_tools() -> None:
+    source = "{% if tools %}{{ tools[0].function.name }}{% endif %}"
+    tools = ({"type": "function", "function": {"name": "add"}},)
+
+    assert rendered(source, [], tools=tools) == "add"
+    assert rendered(source, []) == ""
+
+
+def test_a_template_tells_its_text_and_whether_it_reads_tools() -> None:
+    reading, other = (ChatTemplate.compile(source, {}) for source in ("{{ tools }}", "{{ messages }}"))
+
+    assert (reading.source, reading.reads_tools) == ("{{ tools }}", True)
+    assert not other.reads_tools
