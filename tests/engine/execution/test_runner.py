@@ -1,7 +1,6 @@
 """The runner with a model that is a lookup table: what comes back for which chunk."""
 
 from concurrent.futures import Future
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,7 +171,7 @@ def test_a_draw_is_made_with_the_number_of_the_position_behind_its_chunk():
 
     sampling = SamplingParams(max_tokens=9, seed=11)
     chunks = [
-        replace(chunk(start, [5] * 2, start=start), draw=Draw(sampling=sampling, choice=0))
+        chunk(start, [5] * 2, start=start)._replace(draw=Draw(sampling=sampling, choice=0))
         for start in (0, 1, 5)
     ]
     drawn = [own[0] for own in run(make_runner(Flat()), *chunks).token_ids]
