@@ -128,7 +128,7 @@ class DrainingServer(uvicorn.Server):
 
     async def _watch_engine(self) -> None:
         error = await self._engine.wait_failed()
-        logger.error("engine failed for good error=%s: %s", type(error).__name__, error.message)
+        logger.error("engine failed for good error=%s message=%r", type(error).__name__, error.message)
         self.exit_status = EXIT_MISCONFIGURED if isinstance(error, ConfigError) else EXIT_FAILED
         self.should_exit = True
 
