@@ -263,14 +263,10 @@ class Settings(PullSettings):
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
     )
     client_timeout_s: float = Field(
-        60.0,
-        gt=0,
-        le=1e6,
-        description="Seconds that a client may take to send a request, or may take nothing of its answer.",
+        60.0, gt=0, le=1e6, description="Seconds a client may take to send, or take nothing of its answer."
     )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
     log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
-
     otlp_endpoint: str | None = Field(
         None,
         description="Address of an OpenTelemetry collector that gets traces, over HTTP; needs the extra otlp.",
