@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from benchmarks.load.__main__ import parser as load_parser
+from benchmarks.overload import parser as overload_parser
 from benchmarks.side_by_side.__main__ import parser as side_by_side_parser
 from benchmarks.side_by_side.servers import Contestant, read_presets
+from benchmarks.soak import parser as soak_parser
 from benchmarks.window_bound import parser as window_bound_parser
 from engine import ConfigError
 from server.settings import ENV_PREFIX, ChatSettings, PullSettings, SelftestSettings, Settings
@@ -32,7 +34,15 @@ PAGES = tuple(
 SUBCOMMANDS = {"serve": Settings, "chat": ChatSettings, "pull": PullSettings, "selftest": SelftestSettings}
 IMAGE = "ringserve"
 MODULES = frozenset(
-    {"venv", "pytest", "benchmarks.load", "benchmarks.side_by_side", "benchmarks.window_bound"}
+    {
+        "venv",
+        "pytest",
+        "benchmarks.load",
+        "benchmarks.side_by_side",
+        "benchmarks.window_bound",
+        "benchmarks.overload",
+        "benchmarks.soak",
+    }
 )
 HARMLESS = frozenset({"cd", "git", "pip", "ruff", "mypy"})
 DOCKER_VALUES = frozenset({"-p", "-e", "-v", "--gpus", "--name", "--target", "-t"})
@@ -148,6 +158,10 @@ def python_complaints(words: tuple[str, ...]) -> Iterator[str]:
     elif words[1] == "benchmarks.side_by_side":
         yield from parse_complaints(side_by_side_parser(), words[2:])
         yield from contestant_complaints(words[2:])
+    elif words[1] == "benchmarks.overload":
+        yield from parse_complaints(overload_parser(), words[2:])
+    elif words[1] == "benchmarks.soak":
+        yield from parse_complaints(soak_parser(), words[2:])
     elif words[1] == "benchmarks.window_bound":
         yield from parse_complaints(window_bound_parser(), words[2:])
     elif words[1] == "pytest":
