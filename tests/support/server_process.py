@@ -52,7 +52,7 @@ class ServerProcess:
     def get(self, path: str) -> tuple[int, dict[str, object]]:
         """Status and JSON body."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
