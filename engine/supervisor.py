@@ -285,6 +285,7 @@ class Supervisor:
             case Pulse():
                 self._take_load(message)
             case Inspected(number=number, view=view):
+                self.status.stats = view.stats
                 if number in self._inspections and not self._inspections[number].done():
                     self._inspections[number].set_result(view)
             case Accepted() | Refused() | CacheCleared() | Drained():

@@ -17,7 +17,7 @@ from server.errors import from_engine_error, from_http_error, from_validation
 from server.keys import Keyring
 from server.metrics.collector import installed_version
 from server.metrics.http import HttpTally
-from server.metrics.registry import new_registry
+from server.metrics.registry import Registry
 from server.middleware import LimitBody, RequestId, RequireKey, UnderRoot
 from server.routes import cache, chat, completions, contract, health, metrics, models, stats, tokens
 from server.settings import Settings
@@ -83,7 +83,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
-    app.state.registry = new_registry(engine, http)
+    app.state.registry = Registry(engine, http)
     app.state.started_s = int(clock())
     return app
 
@@ -119,7 +119,7 @@ async def _on_engine_error(request: Request, error: Exception) -> Response:
     refusal = from_engine_error(error)
     if refusal.status >= 500 and not isinstance(error, RetryableError):  # what passes by itself is no news
         logger.warning(
-            "request refused id=%s error=%s: %s",
+            "request refused id=%s error=%s message=%r",
             request.state.request_id,
             type(error).__name__,
             error.message,

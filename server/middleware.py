@@ -89,7 +89,7 @@ class RequestId:
             await self._app(scope, receive, send_with_id)
         except Exception:  # the top of a request
             logger.exception(
-                "request failed id=%s method=%s path=%s", request_id, scope["method"], scope["path"]
+                "request failed id=%s method=%s path=%r", request_id, scope["method"], scope["path"]
             )
             if status:
                 raise

@@ -58,7 +58,9 @@ async def _events(streams: MergedStreams, chunks: Chunks, request_id: str) -> As
                 yield written
         yield chunks.end() + DONE
     except EngineError as error:
-        logger.warning("stream failed id=%s error=%s: %s", request_id, type(error).__name__, error.message)
+        logger.warning(
+            "stream failed id=%s error=%s message=%r", request_id, type(error).__name__, error.message
+        )
         yield _last_event(from_engine_error(error).to_json())
     except Exception:
         logger.exception("stream failed id=%s", request_id)

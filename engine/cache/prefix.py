@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from struct import Struct
 
 HASH_BYTES = 16
 
@@ -28,12 +29,11 @@ class HashChain:
 
     def extend(self, token_ids: Sequence[int]) -> None:
         """Hash the full blocks of `token_ids`, the whole sequence so far, that are not hashed yet."""
-        size = self._block_size
+        size, pack = self._block_size, Struct(f"<{self._block_size}I").pack
         for number in range(len(self.hashes), len(token_ids) // size):
             parent = self.hashes[-1] if self.hashes else self._root
             tokens = token_ids[number * size : (number + 1) * size]
-            content = parent + b"".join(token_id.to_bytes(4, "little") for token_id in tokens)
-            self.hashes.append(blake2b(content, digest_size=HASH_BYTES).digest())
+            self.hashes.append(blake2b(parent + pack(*tokens), digest_size=HASH_BYTES).digest())
 
 
 class PrefixIndex:
@@ -97,28 +97,40 @@ class PrefixIndex:
         those that a query behind it still sees: with window 8 and blocks of 4, the query at 12
         sees 5..12, so a hit of 3 blocks needs blocks 1 and 2.
         """
-        limit = min(max_blocks, len(hashes))
-        runs = [self._runs(group, hashes, limit) for group in range(len(windows))]
-        for num_blocks in range(limit, 0, -1):
-            if all(
-                run[num_blocks - 1] >= num_blocks - _first_seen(num_blocks, window, size)
-                for run, (window, size) in zip(runs, windows, strict=True)
-            ):
-                return num_blocks
-        return 0
+        num_blocks = min(max_blocks, len(hashes))
+        groups = list(enumerate(windows))
+        for group, (window, _) in groups:
+            if window is None:
+                num_blocks = self._num_leading(group, hashes, num_blocks)
+        windowed = [(group, window, size) for group, (window, size) in groups if window is not None]
+        missing: int | None = 0
+        while num_blocks and missing is not None:
+            missing = None
+            for group, window, size in windowed:
+                first = _first_seen(num_blocks, window, size)
+                missing = self._newest_missing(group, hashes, first, num_blocks)
+                if missing is not None:
+                    # It is in sight of every hit between it and the one just tried, and so is, of
+                    # each hit, the block that it ends with.
+                    num_blocks = self._num_up_to_present(group, hashes, missing)
+                    break
+        return num_blocks
 
-    def _runs(self, group: int, hashes: Sequence[bytes], limit: int) -> list[int]:
-        """For each block, how many consecutive ones up to and with it are present."""
-        runs: list[int] = []
-        run = 0
-        for block_hash in hashes[:limit]:
-            run = run + 1 if (group, block_hash) in self._block_of else 0
-            runs.append(run)
-        return runs
+    def _num_leading(self, group: int, hashes: Sequence[bytes], limit: int) -> int:
+        """How many blocks are present before the first that is not; what lies behind it is not looked at."""
+        return next((n for n in range(limit) if (group, hashes[n]) not in self._block_of), limit)
+
+    def _num_up_to_present(self, group: int, hashes: Sequence[bytes], limit: int) -> int:
+        """How many blocks there are up to the last of the first `limit` that is present; 0 if none is."""
+        return next((n for n in range(limit, 0, -1) if (group, hashes[n - 1]) in self._block_of), 0)
+
+    def _newest_missing(self, group: int, hashes: Sequence[bytes], first: int, stop: int) -> int | None:
+        """The last of the blocks [first, stop) that is not present."""
+        return next(
+            (n for n in range(stop - 1, first - 1, -1) if (group, hashes[n]) not in self._block_of), None
+        )
 
 
-def _first_seen(num_blocks: int, window: int | None, block_size: int) -> int:
+def _first_seen(num_blocks: int, window: int, block_size: int) -> int:
     """The oldest block that the query behind `num_blocks` blocks sees."""
-    if window is None:
-        return 0
     return max(0, num_blocks * block_size - window + 1) // block_size

@@ -111,8 +111,7 @@ class Scheduler:
         """
         chunks: list[Chunk] = []
         wanted = [(sequence, sequence.num_to_plan) for sequence in self._running]
-        num_decodes = sum([num_wanted == 1 for _, num_wanted in wanted])
-        budget = self._config.max_step_tokens - num_decodes
+        budget = self._config.max_step_tokens - [num_wanted for _, num_wanted in wanted].count(1)
         is_short = False
         for sequence, num_wanted in wanted:
             if sequence.state is not SequenceState.RUNNING or sequence.must_preempt:
@@ -240,10 +239,11 @@ class Scheduler:
         A leader stops at the end of the blocks that its followers are to share, so that they
         attach at exactly the point that it has reached.
         """
-        num_tokens = min(num_wanted, budget, self._config.max_chunk_tokens - sequence.num_uncommitted)
+        most = self._config.max_chunk_tokens - sequence.num_planned + sequence.num_computed
+        num_tokens = min(num_wanted, budget, most)
         if sequence.followers and sequence.num_planned < sequence.shared_tokens:
             num_tokens = min(num_tokens, sequence.shared_tokens - sequence.num_planned)
-        return max(0, num_tokens)
+        return num_tokens if num_tokens > 0 else 0
 
     def _take_chunk(self, sequence: Sequence, num_tokens: int) -> Chunk:
         chunk = sequence.next_chunk(num_tokens, self._eos_ids)

@@ -66,10 +66,11 @@ class Sequence:
     another one was computing when it was last looked at; `junction` is where it leaves what was seen
     before. `constraint` is None where any token may be drawn.
 
-    Four things follow from the rest, and are worked out once, since every step asks: the length of
+    Six things follow from the rest, and are worked out once, since every step asks: the length of
     the prompt; how many positions are ever computed, which the last token that `max_tokens` allows is
     not; how many of them the choices of a request share, whole blocks short of the prompt's last
-    token; and the draw of a token that depends on none before.
+    token; how many leading ones have successors to score, of which one choice speaks for all; the
+    draw of a token that depends on none before; and whether every one of its draws is such a draw.
     """
 
     sequence_id: int
@@ -99,14 +100,19 @@ class Sequence:
     num_prompt: int = field(init=False)
     num_computable: int = field(init=False)
     shared_tokens: int = field(init=False)
+    num_to_score: int = field(init=False)
     plain_draw: Draw = field(init=False, repr=False)
+    draws_plainly: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.request.prompt_ids)
         self.num_computable = self.num_prompt + max(0, self.request.sampling.max_tokens - 1)
         block_size = self.tables[0].block_size
         self.shared_tokens = (self.num_prompt - 1) // block_size * block_size
-        self.plain_draw = Draw(sampling=self.request.sampling, choice=self.choice)
+        sampling = self.request.sampling
+        self.num_to_score = 0 if sampling.prompt_logprobs is None or self.choice else self.num_prompt - 1
+        self.plain_draw = Draw(sampling=sampling, choice=self.choice)
+        self.draws_plainly = not (sampling.looks_back or sampling.min_tokens)
 
     @property
     def num_to_plan(self) -> int:
@@ -161,23 +167,21 @@ class Sequence:
 
     def next_chunk(self, num_tokens: int, eos_ids: frozenset[int]) -> Chunk:
         """The next `num_tokens` unplanned positions, as a plan carries them; their slots are reserved."""
-        start = self.num_planned
-        stop = start + num_tokens
-        newest = len(self.token_ids) + self.num_draws_in_flight
-        is_last = stop == newest and self.request.sampling.max_tokens > 0
-        score_from, score_ids = self._scored(start, stop)
-        return Chunk(
-            sequence_id=self.sequence_id,
-            start=start,
-            stop=stop,
-            token_ids=tuple(self.token_ids[start:stop]),
-            tables=tuple([table.view() for table in self.tables]),
-            takes_last_draw=stop > len(self.token_ids),
-            draw=self._draw(newest, eos_ids) if is_last else None,
-            score_from=score_from,
-            score_ids=score_ids,
-            num_score_top=(self.request.sampling.prompt_logprobs or 0) if score_ids else 0,
+        start, num_known = self.num_planned, len(self.token_ids)
+        stop, newest = start + num_tokens, num_known + self.num_draws_in_flight
+        draw = None
+        if stop == newest and self.request.sampling.max_tokens:
+            draw = self.plain_draw if self.draws_plainly else self._draw(newest, eos_ids)
+        chunk = Chunk(
+            self.sequence_id,
+            start,
+            stop,
+            tuple(self.token_ids[start:stop]),
+            tuple([table.view() for table in self.tables]),
+            stop > num_known,
+            draw,
         )
+        return self._with_scores(chunk) if start < self.num_to_score else chunk
 
     def append(self, token_ids: tuple[int, ...], eos_ids: frozenset[int]) -> tuple[int, FinishReason | None]:
         """Add drawn tokens up to the one that ends the sequence: how many were added, and why it ends.
@@ -237,16 +241,17 @@ class Sequence:
             banned_ids |= eos_ids
         return tuple(sorted(banned_ids))
 
-    def _scored(self, start: int, stop: int) -> tuple[int, tuple[int, ...]]:
-        """Which positions of the chunk [start, stop) score their successors: the first, and those tokens.
+    def _with_scores(self, chunk: Chunk) -> Chunk:
+        """The chunk, asking for the scores of its positions' successors as far as they are not told.
 
-        The last row of a chunk scores the first token of the next; one choice speaks for all.
+        The last row of a chunk scores the first token of the next.
         """
-        if self.request.sampling.prompt_logprobs is None or self.choice:
-            return 0, ()
-        first = max(start, self.num_scored)
-        score_ids = self.request.prompt_ids[first + 1 : stop + 1]
-        return (first, score_ids) if score_ids else (0, ())
+        first = max(chunk.start, self.num_scored)
+        score_ids = self.request.prompt_ids[first + 1 : chunk.stop + 1]
+        if not score_ids:
+            return chunk
+        num_top = self.request.sampling.prompt_logprobs or 0
+        return chunk._replace(score_from=first, score_ids=score_ids, num_score_top=num_top)
 
 
 def make_sequences(

@@ -38,6 +38,7 @@ class Collector(PrometheusCollector):
     def __init__(self, engine: Engine, http: HttpTally) -> None:
         self._engine = engine
         self._http = http
+        self._version = installed_version()
 
     def collect(self) -> Iterator[Metric]:
         """Every family, once."""
@@ -50,7 +51,7 @@ class Collector(PrometheusCollector):
         yield from _pool(stats.pool)
 
     def _info(self) -> Iterator[Metric]:
-        yield InfoMetricFamily(f"{PREFIX}build", "What is running.", {"version": installed_version()})
+        yield InfoMetricFamily(f"{PREFIX}build", "What is running.", {"version": self._version})
         card = self._engine.card
         if card is not None:
             facts = {

@@ -3,8 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from engine import LATENCY_BOUNDS_S, Histogram, Tally
+from engine import Histogram, Tally
 from server.observation import Answered
+
+HTTP_BOUNDS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 100.0)
+"""Coarser than those of the engine's requests, since there is a histogram for each route."""
 
 
 class HttpTally:
@@ -29,4 +32,4 @@ class HttpTally:
         """Count one."""
         route = answered.route_label
         self._counts[answered.method_label, route, str(answered.status)] += 1
-        self._durations_s.setdefault(route, Tally(LATENCY_BOUNDS_S)).observe(answered.duration_s)
+        self._durations_s.setdefault(route, Tally(HTTP_BOUNDS_S)).observe(answered.duration_s)

@@ -1,5 +1,6 @@
 """GET /metrics: the server's figures in Prometheus' text format, or OpenMetrics where it is asked for."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -17,4 +18,5 @@ async def get_metrics(
 ) -> Response:
     """Tell all counters, gauges and histograms."""
     encode, content_type = choose_encoder(accept)
-    return Response(encode(request.app.state.registry), media_type=content_type)
+    snapshot = request.app.state.registry.snapshot()
+    return Response(await asyncio.to_thread(encode, snapshot), media_type=content_type)

@@ -29,5 +29,7 @@ def _outcome(target: Target, drill: Callable[[Target], str]) -> tuple[str, str]:
         return "skip", str(error)
     except FailedError as error:
         return "FAIL", str(error)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:
         return "FAIL", f"{type(error).__name__}: {error}"
+    except (LookupError, TypeError, ValueError) as error:  # what a server that promises otherwise sends
+        return "FAIL", f"an answer is not as expected: {type(error).__name__}: {error}"

@@ -18,6 +18,10 @@ class FailedError(Exception):
     """A drill found something wrong; the message says what was expected and what came."""
 
 
+class RefusedError(FailedError):
+    """The server has no place for a request now, and says so with 429 or 503."""
+
+
 class SkippedError(Exception):
     """A drill cannot be done here; the message says why."""
 
@@ -86,14 +90,17 @@ class Target:
 
     @contextmanager
     def asking(self, prompt: str, **fields: JsonValue) -> Iterator[tuple[str, Iterator[str]]]:
-        """A streamed completion: the number in its ids, and its events as they come; left early, it is cut off."""
+        """A streamed completion: the number in its ids, and its events as they come; left early, it is cut off.
+
+        An event that tells of an error is raised as FailedError.
+        """
         body = {**self._body(prompt, fields), "stream": True, "stream_options": {"include_usage": True}}
         with self._client.stream("POST", COMPLETIONS, json=body) as answer:
             if answer.status_code != 200:
                 answer.read()
-                raise FailedError(f"status {answer.status_code}: {answer.text[:200]}")
-            lines = (line[6:] for line in answer.iter_lines() if line.startswith("data: "))
-            yield answer.headers["x-request-id"].removeprefix("req_"), lines
+                kind = RefusedError if answer.status_code in (429, 503) else FailedError
+                raise kind(f"status {answer.status_code}: {answer.text[:200]}")
+            yield answer.headers["x-request-id"].removeprefix("req_"), _events(answer)
 
     def hear(self, prompt: str, **fields: JsonValue) -> Heard:
         """A streamed completion to its end, which must be [DONE]."""
@@ -104,8 +111,6 @@ class Target:
                 if last == "[DONE]":
                     continue
                 event = json.loads(last)
-                if "error" in event:
-                    raise FailedError(f"the stream ended with an error: {event['error']['message']}")
                 usage = event.get("usage") or usage
                 if event["choices"] and event["choices"][0]["text"]:
                     first_s = first_s or time.monotonic() - start_s
@@ -123,3 +128,13 @@ class Target:
 
     def _body(self, prompt: str, fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return {"model": self.model, "prompt": prompt, "max_tokens": 16, "temperature": 0, **fields}
+
+
+def _events(answer: httpx.Response) -> Iterator[str]:
+    for line in answer.iter_lines():
+        if not line.startswith("data: "):
+            continue
+        event = line.removeprefix("data: ")
+        if event != "[DONE]" and "error" in (told := json.loads(event)):
+            raise FailedError(f"the stream ended with an error: {told['error']['message']}")
+        yield event

@@ -75,6 +75,17 @@ def test_the_engine_answers_what_is_live():
     assert isinstance(view, EngineView)
 
 
+def test_figures_are_as_new_as_the_last_look():
+    async def act(engine) -> object:
+        view = await engine.insight.inspect(10.0)
+        return view.stats, engine.insight.stats()
+
+    seen, told = play(new_engine(), act)
+
+    assert told.counters == seen.counters
+    assert told.counters.num_preempted
+
+
 def test_a_stuck_engine_has_no_answer():
     view = play(new_engine("--ignore-inspect"), lambda engine: engine.insight.inspect(0.05))
 

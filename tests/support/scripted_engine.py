@@ -59,6 +59,7 @@ EXIT, KILL, FREEZE, HOLD, REFUSE, FAIL, GARBAGE, HANG_UP, SILENCE, IGNORE = rang
 fail that choice with a StepError; write noise to the channel; close the channel and live on; send no Pulse
 any more; do not even accept."""
 
+INSPECTED = EngineView(stats=EngineStats(counters=EngineCounters(num_preempted=1000)))
 MAX_CONTEXT = 100
 PULSE_S = 0.05
 
@@ -125,7 +126,7 @@ class ScriptedEngine:
                 self.end.send(CacheCleared(order_id=order_id, num_blocks=self.num_steps))
             case Inspect(number=number):
                 if not self.flags.ignore_inspect:
-                    self.end.send(Inspected(number=number, view=EngineView()))
+                    self.end.send(Inspected(number=number, view=INSPECTED))
             case Drain():
                 log("Drain")
                 if not self.flags.ignore_drain and not self.num_held:

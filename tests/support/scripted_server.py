@@ -24,6 +24,9 @@ class ScriptedServer:
         self.num_live: Callable[[], int] = itertools.chain([0, 1], itertools.repeat(0)).__next__
         self.entries = 3
         self.num_blocks = 3
+        self.num_dropped = 0
+        self.is_silent = False
+        self.num_streams = 10**6
         self.refusal = (503, {"retry-after": "2"})
         self.num_places = 5
         self.asked: list[dict] = []
@@ -50,7 +53,11 @@ class ScriptedServer:
         self.asked.append(body)
         if not body.get("stream"):
             return self.whole()
-        return httpx.Response(200, text=self.events(body), headers={"x-request-id": "req_77"})
+        self.num_streams -= 1
+        if self.num_streams < 0:
+            return httpx.Response(429, headers={"retry-after": "2"}, json={})
+        text = "" if self.is_silent else self.events(body)
+        return httpx.Response(200, text=text, headers={"x-request-id": "req_77"})
 
     def whole(self) -> httpx.Response:
         self.num_places -= 1
@@ -72,7 +79,7 @@ class ScriptedServer:
         return "".join(f"data: {event}\n\n" for event in [*events, *self.ending])
 
     def stats(self) -> dict:
-        ring = {"entries": list(range(self.entries)), "max_entries": 4}
+        ring = {"entries": list(range(self.entries)), "max_entries": 4, "base": 16 * self.num_dropped}
         own = {"request_id": "cmpl-77-0", "num_tokens": 40, "num_blocks": self.num_blocks, "rings": [ring]}
         return {
             "sequences": [own],

@@ -100,17 +100,35 @@ def test_all_groups_must_agree():
 
 
 @given(
-    present=st.sets(st.integers(0, 9)),
-    window=st.one_of(st.none(), st.integers(1, 20)),
+    groups=st.lists(
+        st.tuples(st.sets(st.integers(0, 9)), st.none() | st.integers(1, 20)), min_size=1, max_size=3
+    ),
     limit=st.integers(0, 10),
 )
-def test_the_hit_is_the_largest_that_is_whole(present, window, limit):
+def test_the_hit_is_the_largest_that_is_whole_in_every_group(groups, limit):
     chain = hashes(range(40))
-    index = index_with(*[(0, chain[number]) for number in present])
+    index = index_with(
+        *[(group, chain[number]) for group, (present, _) in enumerate(groups) for number in present]
+    )
     expected = 0
     for num_blocks in range(1, limit + 1):
-        oldest = 0 if window is None else max(0, num_blocks * 4 - window + 1)
-        if {position // 4 for position in range(oldest, num_blocks * 4)} <= present:
+        oldest = [0 if window is None else max(0, num_blocks * 4 - window + 1) for _, window in groups]
+        needed = [{position // 4 for position in range(first, num_blocks * 4)} for first in oldest]
+        if all(blocks <= present for blocks, (present, _) in zip(needed, groups, strict=True)):
             expected = num_blocks
 
-    assert index.longest_hit(chain, limit, [(window, 4)]) == expected
+    assert index.longest_hit(chain, limit, [(window, 4) for _, window in groups]) == expected
+
+
+def test_of_a_long_prompt_that_nobody_has_seen_one_block_is_looked_at():
+    class Counted(list):
+        num_read = 0
+
+        def __getitem__(self, key):
+            self.num_read += 1
+            return super().__getitem__(key)
+
+    chain = Counted(hashes(range(4000)))
+
+    assert index_with().longest_hit(chain, 1000, [(None, 4)]) == 0
+    assert chain.num_read == 1

@@ -308,6 +308,16 @@ def test_the_lower_priority_is_admitted_first():
     assert order == [1, 2, 0]
 
 
+def test_a_sequence_preempted_within_its_prompt_does_not_wait_for_itself():
+    bench = Bench(None)
+    (sequence,) = bench.add(24)
+    bench.step()
+    bench.scheduler._preempt_when_idle(sequence, ask=True)
+
+    run_all(bench)
+    assert sequence.num_output_tokens == 4
+
+
 def test_the_higher_priority_is_preempted_though_it_came_first():
     bench = Bench(None, num_blocks=4)
     later, sooner = *bench.add(1, max_tokens=10, priority=1), *bench.add(6, max_tokens=10)

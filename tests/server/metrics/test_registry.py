@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from server.metrics.http import HttpTally
-from server.metrics.registry import new_registry
+from server.metrics.registry import Registry
 from tests.support.fake_engine import FakeEngine
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
@@ -22,7 +22,7 @@ class EngineWithProcess(FakeEngine):
 
 
 def text_of(engine: FakeEngine) -> str:
-    return generate_latest(new_registry(engine, HttpTally())).decode()
+    return generate_latest(Registry(engine, HttpTally()).snapshot()).decode()
 
 
 def test_two_servers_in_one_process_do_not_share_a_registry():
@@ -44,3 +44,11 @@ def test_without_an_engine_process_its_memory_is_not_told():
 
     assert "\nprocess_resident_memory_bytes " in text
     assert "ringserve_engine_process_" not in text
+
+
+def test_a_snapshot_tells_one_moment_whatever_happens_while_it_is_encoded():
+    engine, http = FakeEngine(), HttpTally()
+    snapshot = Registry(engine, http).snapshot()
+    http.num_under_way = 7
+
+    assert "\nringserve_http_requests_under_way 0.0" in generate_latest(snapshot).decode()

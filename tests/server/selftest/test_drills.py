@@ -33,6 +33,8 @@ def test_a_server_that_keeps_its_promise_passes(name):
         (drills.prefix_hit, {"cached": False}, "asked twice"),
         (drills.disconnect, {"num_live": lambda: 0}, "0 sequences were live"),
         (drills.bound, {"entries": 5}, "4 entries holds 5 blocks"),
+        (drills.bound, {"ending": ERROR}, "the step failed"),
+        (drills.disconnect, {"is_silent": True}, "without an event"),
         (drills.bound, {"num_blocks": 9}, "held 9 blocks; the bound is 4"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -40,6 +42,22 @@ def test_a_server_that_keeps_its_promise_passes(name):
 def test_a_server_that_does_not_fails_with_the_reason(drill, spoiled, reason):
     with pytest.raises(FailedError, match=reason):
         drill(ScriptedServer(**spoiled).target())
+
+
+@pytest.mark.parametrize(("num_dropped", "told"), [(0, "no ring turned yet"), (2, "; its ring turned")])
+def test_the_bound_says_whether_it_was_tried_past_a_window(num_dropped, told):
+    assert told in drills.bound(ScriptedServer(num_dropped=num_dropped).target())
+
+
+def test_a_running_stream_that_fails_while_draining_is_a_failure(monkeypatch):
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+
+    with pytest.raises(FailedError, match="the step failed"):
+        drills.drain(ScriptedServer(num_places=0, ending=ERROR).target(), 4711)
+
+
+def test_a_server_with_few_places_is_tried_with_those_it_has():
+    assert drills.seeds(ScriptedServer(num_streams=4).target()) == "4 answers with seed 7 are the same text"
 
 
 def test_a_request_that_outlives_its_client_is_found(monkeypatch):
@@ -55,6 +73,7 @@ def test_a_request_that_outlives_its_client_is_found(monkeypatch):
     [
         (drills.prefix_hit, {"cached": False, "queried": 0}, "the prefix cache is off"),
         (drills.bound, {"stats_status": 403}, "scope admin"),
+        (drills.seeds, {"num_streams": 1}, "no place for even one"),
     ],
 )
 def test_what_cannot_be_tried_is_skipped_with_the_reason(drill, spoiled, reason):
