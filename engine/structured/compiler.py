@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError, OverloadedError, RequestError
+from engine.errors import EngineError, OverloadedError
 from engine.messages import Vocabulary
 from engine.structured.automaton import Automaton
 from engine.structured.mask import MaskTable
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_THREADS = 2
 MAX_WAITING = 64
-MAX_COMPILE_S = 10.0
+MAX_WAIT_S = 10.0
 MAX_CACHED = 256
 MAX_CACHED_CHARS = 4 << 20
 
@@ -112,7 +112,7 @@ class GrammarCompiler:
             compiled.add_done_callback(lambda _: self._wake())
             self._remember(grammar, compiled)
         self._cache.move_to_end(grammar)
-        self._wishes[request_id] = _Wish(grammar, compiled, self._now() + MAX_COMPILE_S)
+        self._wishes[request_id] = _Wish(grammar, compiled, self._now() + MAX_WAIT_S)
 
     def drop(self, request_id: str) -> None:
         """Nobody waits for this request's grammar any more; others that want the same still do."""
@@ -125,7 +125,8 @@ class GrammarCompiler:
             if wish.compiled.done():
                 ready.append((request_id, _outcome(wish.compiled)))
             elif self._now() >= wish.deadline_s:
-                ready.append((request_id, self._give_up(wish)))
+                self._forget(wish)
+                ready.append((request_id, _waited_too_long()))
             else:
                 continue
             del self._wishes[request_id]
@@ -147,11 +148,11 @@ class GrammarCompiler:
         while len(self._cache) > MAX_CACHED or sum(map(len, self._cache)) > MAX_CACHED_CHARS:
             self._cache.popitem(last=False)
 
-    def _give_up(self, wish: _Wish) -> EngineError:
+    def _forget(self, wish: _Wish) -> None:
         """Wait no longer for a grammar; where a thread has begun it, that thread goes on to the trial's end."""
+        wish.compiled.cancel()
         if self._cache.get(wish.text) is wish.compiled:
             del self._cache[wish.text]
-        return _never_begun() if wish.compiled.cancel() else _too_slow()
 
 
 def _open_library(vocabulary: Vocabulary, tokens: ModelTokens, num_threads: int) -> "Library":
@@ -185,7 +186,7 @@ def _compile(opened: "Future[Library]", trials: "queue.LifoQueue[Trial]", text: 
 
 def _outcome(compiled: "Future[Grammar]") -> Grammar | EngineError:
     if compiled.cancelled():
-        return _never_begun()
+        return _waited_too_long()
     error = compiled.exception()
     if error is None:
         return compiled.result()
@@ -195,12 +196,6 @@ def _outcome(compiled: "Future[Grammar]") -> Grammar | EngineError:
     return EngineError(f"the constraint on the output could not be compiled: {type(error).__name__}: {error}")
 
 
-def _never_begun() -> OverloadedError:
+def _waited_too_long() -> OverloadedError:
+    """That a grammar itself takes too long the trial says; this is the fault of those before it."""
     return OverloadedError("too many constraints on outputs are being compiled; try again in 1 s")
-
-
-def _too_slow() -> RequestError:
-    return RequestError(
-        f"the constraint on the output took longer than {MAX_COMPILE_S:g} s to compile; make it smaller",
-        "grammar",
-    )

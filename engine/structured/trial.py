@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-P", "-m", "engine.structured.trial")
-MAX_TRIAL_S = 5.0
+MAX_TRIAL_S = 3.0
 MAX_TRIAL_BYTES = 1 << 30
 STACK_BYTES = 1 << 20
 """Less than any other thread has, so that what fits in there fits wherever it is compiled again."""

@@ -220,6 +220,15 @@ class ToolBody(WireModel):
         return self
 
     @model_validator(mode="after")
+    def _check_one_age(self) -> Self:
+        """A choice says nothing about functions that came by the field of the other age."""
+        if self.functions and self.tool_choice is not None:
+            raise invalid("tool_choice", "'tool_choice' is for 'tools'; 'functions' need 'function_call'")
+        if self.tools and self.function_call is not None:
+            raise invalid("function_call", "'function_call' is for 'functions'; 'tools' need 'tool_choice'")
+        return self
+
+    @model_validator(mode="after")
     def _check_chosen(self) -> Self:
         known = {function.name for function in self.declared}
         for where, name in self._chosen():

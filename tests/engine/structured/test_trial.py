@@ -44,12 +44,12 @@ def test_one_that_takes_too_long_is_given_up(trial):
     refusal = trial.refusal(SLOW)
 
     assert refusal is not None
-    assert "longer than 5 s" in refusal.message
+    assert "longer than 3 s" in refusal.message
     assert trial.refusal('start: "a"') is None
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(-14, "takes longer than 5 s"), (-11, "too deep or too large"), (1, "too deep")]
+    ("status", "told"), [(-14, "takes longer than 3 s"), (-11, "too deep or too large"), (1, "too deep")]
 )
 def test_a_death_is_told_by_its_cause(status, told):
     assert told in module._cause_of_death(status).message

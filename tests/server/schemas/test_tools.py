@@ -103,3 +103,9 @@ def test_the_older_fields_declare_functions_too():
     body = ToolBody.model_validate({"functions": [{"name": "f"}], "function_call": {"name": "f"}})
 
     assert [function.name for function in body.declared] == ["f"]
+
+
+@pytest.mark.parametrize("choice", ["none", "auto"])
+def test_functions_of_one_age_are_not_chosen_by_the_field_of_the_other(choice):
+    assert refused(functions=[{"name": "f"}], tool_choice=choice)["ctx"]["param"] == "tool_choice"
+    assert refused(tools=[tool()], function_call=choice)["ctx"]["param"] == "function_call"
