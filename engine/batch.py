@@ -55,5 +55,5 @@ class LayerCache:
     """
 
     group: int
-    keys: Tensor  # [N * B, K, D]
-    values: Tensor  # [N * B, K, D]
+    keys: Tensor  # [N * B, K, D]; of int8 [N * B, K, D + 4], see kernels/cached.py
+    values: Tensor  # the same

@@ -12,11 +12,19 @@ from engine.cache.layout import CacheDemand, CacheLayout, plan_layout
 from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
-from engine.execution.device import cache_bytes, choose_device, choose_dtype, requested_dtype, set_cpu_threads
+from engine.execution.device import (
+    cache_bytes,
+    choose_cache_dtype,
+    choose_device,
+    choose_dtype,
+    requested_dtype,
+    set_cpu_threads,
+)
 from engine.execution.native_sampler import NativeSampler
 from engine.execution.runner import Model, ModelRunner
 from engine.execution.sampler import Sampler, TorchSampler
 from engine.intake import Intake, IntakeRules
+from engine.kernels.cached import scale_bytes
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.cpu.sampling import NativeSampling
 from engine.kernels.ops import native_ops, select_native, select_ops
@@ -30,6 +38,7 @@ from engine.models.fused import FusedDecoder
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.outbox import Outbox
+from engine.quantization.source import quantizing
 from engine.scheduling.scheduler import Scheduler
 from engine.structured.compiler import ModelTokens
 from engine.structured.mask import MaskTable
@@ -62,15 +71,16 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
         _windows(spec),
     )  # fmt: skip
+    through = quantizing(config.model.quantization, Path(config.model.path))
     kernels = _choose_kernels(config, device, num_threads)
-    dtype = kernels.cache_dtype
+    dtype = choose_cache_dtype(config.cache, kernels.dtype)
     logger.info(
-        "device name=%s dtype=%s threads=%d kernels=%s", _device_name(device), _dtype_name(dtype), num_threads,
-        kernels.name,
+        "device name=%s dtype=%s quantization=%s cache=%s threads=%d kernels=%s", _device_name(device),
+        _dtype_name(kernels.dtype), config.model.quantization, _dtype_name(dtype), num_threads, kernels.name,
     )  # fmt: skip
     # A pool that cannot work is refused before the weights are read, where its size is known by then.
     layout = _plan_memory(config, spec, device, dtype) if device.type == "cpu" else None
-    decoder = load_decoder(Path(config.model.path), spec, kernels.kit, _Progress(outbox).report)
+    decoder = load_decoder(Path(config.model.path), spec, kernels.kit, _Progress(outbox).report, through)
     layout = layout or _plan_memory(config, spec, device, dtype)
     _log_memory(layout, spec, decoder)
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
@@ -92,16 +102,19 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         intake=intake,
         pool=pool,
         scheduler=scheduler,
-        card=_model_card(config, spec, layout, (device, dtype), decoder.weight_bytes),
+        card=_model_card(config, spec, layout, (device, kernels.dtype), decoder.weight_bytes),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kernels:
-    """What computes: the kit that layers are built with, the cache's dtype, the native kernels if any."""
+    """What computes: the kit that layers are built with, the native kernels if any.
+
+    `dtype` is what keys and values are computed in; the native kernels' is rounded to bfloat16.
+    """
 
     kit: LayerKit
-    cache_dtype: torch.dtype
+    dtype: torch.dtype
     native: NativeKernels | None
 
     @property
@@ -120,14 +133,14 @@ class _Kernels:
 
 
 def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int) -> _Kernels:
-    native = select_native(device, requested_dtype(config.model), config.model.kernels, num_threads)
+    native = select_native(
+        device, requested_dtype(config.model), config.model.kernels, num_threads, config.cache.kv_dtype
+    )
     if native is not None:
-        return _Kernels(
-            kit=LayerKit.packed(native_ops(native), native), cache_dtype=torch.bfloat16, native=native
-        )
+        return _Kernels(kit=LayerKit.packed(native_ops(native), native), dtype=torch.bfloat16, native=native)
     dtype = choose_dtype(config.model, device)
     ops = select_ops(device, dtype, config.model.kernels)
-    return _Kernels(kit=LayerKit.dense(ops, device, dtype), cache_dtype=dtype, native=None)
+    return _Kernels(kit=LayerKit.dense(ops, device, dtype), dtype=dtype, native=None)
 
 
 def _plan_memory(
@@ -139,6 +152,7 @@ def _plan_memory(
         max_chunk_tokens=config.scheduling.max_chunk_tokens,
         element_bytes=dtype.itemsize,
         max_context=config.model.max_context,
+        scale_bytes=scale_bytes(dtype),
     )
     return plan_layout(spec, demand)
 

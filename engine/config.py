@@ -12,6 +12,8 @@ from engine.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 KERNELS = ("auto", "native", "reference")
+QUANTIZATIONS = ("none", "int8", "int4")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 ADMISSIONS = ("optimistic", "guaranteed")
 MAX_AGEING_S = 1e6  # beyond it sums with a time of arrival lose their microseconds
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -26,6 +28,7 @@ class ModelConfig:
     on every layer (None keeps the checkpoint's own); `max_context` bounds prompt plus output in
     tokens (None: what the model and the pool allow); `cpu_threads` None means the cores this
     process may use; `chat_template` is a file in the place of the checkpoint's own template.
+    `quantization` is for the matrices of a folder, as they are loaded.
     """
 
     path: str
@@ -33,6 +36,7 @@ class ModelConfig:
     device: str = "auto"
     dtype: str = "auto"
     kernels: str = "auto"
+    quantization: str = "none"
     window: int | None = None
     max_context: int | None = None
     cpu_threads: int | None = None
@@ -42,6 +46,7 @@ class ModelConfig:
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("kernels", self.kernels, KERNELS)
+        _one_of("quantization", self.quantization, QUANTIZATIONS)
         for name in ("window", "max_context", "cpu_threads"):
             value = getattr(self, name)
             if value is not None:
@@ -50,20 +55,23 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
-    """The size of the block pool.
+    """The size of the block pool, and what it holds.
 
     `kv_cache_bytes` None means 256 MiB on a CPU; on a GPU, what `memory_fraction` of the device's
     memory leaves after the weights. With `has_prefix_cache`, what a sequence computed stays for
-    others with the same beginning until its blocks are needed.
+    others with the same beginning until its blocks are needed. `kv_dtype` auto means what the kernels
+    compute with.
     """
 
     block_size: int = 16
     kv_cache_bytes: int | None = None
     memory_fraction: float = 0.9
     has_prefix_cache: bool = True
+    kv_dtype: str = "auto"
 
     def __post_init__(self) -> None:
         _at_least("block_size", self.block_size, 1)
+        _one_of("kv_dtype", self.kv_dtype, KV_DTYPES)
         if self.kv_cache_bytes is not None:
             _at_least("kv_cache_bytes", self.kv_cache_bytes, 1)
         if not 0.0 < self.memory_fraction <= 1.0:

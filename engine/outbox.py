@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from engine.errors import EngineCrashedError
 from engine.messages import ToServer
 
 logger = logging.getLogger(__name__)
@@ -23,13 +24,20 @@ class Outbox:
         self._send = send
         self._queue: queue.Queue[ToServer | None] = queue.Queue(MAX_QUEUED_MESSAGES)
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._failure: Exception | None = None
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def put(self, message: ToServer) -> None:
-        """Queue a message; waits while the queue is full. After the channel broke it goes nowhere."""
+        """Queue a message; waits while the queue is full. After the channel broke it goes nowhere.
+
+        Raises EngineCrashedError once a message could not be sent for any other reason: half of it may
+        be on the channel, so nothing that follows would be understood.
+        """
+        if self._failure is not None:
+            raise EngineCrashedError(f"a message could not be sent: {self._failure}") from self._failure
         self._queue.put(message)
 
     def close(self) -> None:
@@ -46,4 +54,8 @@ class Outbox:
                 self._send(message)
             except OSError as error:
                 logger.debug("the server is gone error=%s", error)  # the intake says so too
+                is_broken = True
+            except Exception as error:  # the top of a thread: the loop ends the process
+                logger.exception("outbox failed")
+                self._failure = error
                 is_broken = True

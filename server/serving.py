@@ -170,6 +170,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _notice_lost_peers(listener)
             listener.bind(address)
         except OSError:
             listener.close()
@@ -177,6 +178,14 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
+
+
+def _notice_lost_peers(listener: socket.socket) -> None:
+    """Let the kernel find out, within two minutes, that a peer is gone without a word; connections inherit this."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def url_of(listener: socket.socket, *, has_tls: bool) -> str:
@@ -207,7 +216,9 @@ def _load_app() -> Callable[..., ASGIApp]:
 
 
 def http_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How `app` is served: with TLS where there is a certificate, and a log of our own."""
+    """How `app` is served: bounded connections, TLS where there is a certificate, and a log of our own."""
+    from server.connection import MAX_HEAD_BYTES, bounded  # noqa: PLC0415  as heavy as the application
+
     return uvicorn.Config(
         app,
         log_config=None,
@@ -215,6 +226,8 @@ def http_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=FLUSH_S,
         lifespan="on",
+        http=bounded(settings.client_timeout_s),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )

@@ -197,6 +197,11 @@ class Settings(PullSettings):
     kernels: str = Field(
         "auto", description="Which implementation of the operations: auto, native or reference."
     )
+    quantization: str = Field(
+        "none",
+        description="Matrices of a safetensors model as they are loaded: none, int8 or int4 (in groups of 32).",
+    )
+    kv_dtype: str = Field("auto", description="Type of the cache alone: auto, float32, bfloat16 or int8.")
     cpu_threads: int | None = Field(
         None, description="Threads of the engine; left out: the cores it may use."
     )
@@ -256,6 +261,12 @@ class Settings(PullSettings):
     )
     max_body_bytes: ByteSize = Field(
         ByteSize(8 << 20), ge=1, description="Largest request body, as 8MiB; beyond it the answer is 413."
+    )
+    client_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=1e6,
+        description="Seconds that a client may take to send a request, or may take nothing of its answer.",
     )
     log_level: str = Field("info", description="Least severe log lines shown: debug, info, warning or error.")
     log_format: str = Field("text", description="Form of log lines: text, or json with an object a line.")
@@ -335,6 +346,7 @@ class Settings(PullSettings):
                 device=self.device,
                 dtype=self.dtype,
                 kernels=self.kernels,
+                quantization=self.quantization,
                 window=self.window,
                 max_context=self.max_context,
                 cpu_threads=self.cpu_threads,
@@ -345,6 +357,7 @@ class Settings(PullSettings):
                 kv_cache_bytes=None if self.kv_cache_bytes is None else int(self.kv_cache_bytes),
                 memory_fraction=self.memory_fraction,
                 has_prefix_cache=not self.no_prefix_cache,
+                kv_dtype=self.kv_dtype,
             ),
             scheduling=SchedulingConfig(
                 max_step_tokens=self.max_step_tokens,

@@ -54,7 +54,8 @@ class Outcome:
     """What came of one request; times are seconds on the clock of `time.perf_counter`.
 
     `status` is "ok", an HTTP status, or a word for what went wrong on the way. `text_times_s` are the
-    arrivals of chunks with text, none if the answer was not streamed.
+    arrivals of chunks with text, none if the answer was not streamed. `answer_id` is the server's name for a
+    streamed answer, and `num_endings` how often that said that it is over.
     """
 
     due_s: float
@@ -66,6 +67,8 @@ class Outcome:
     ended_s: float = 0.0
     text_times_s: list[float] = field(default_factory=list)
     message: str = ""
+    answer_id: str = ""
+    num_endings: int = 0
 
     @property
     def is_ok(self) -> bool:
@@ -128,13 +131,21 @@ async def _receive(target: Target, body: bytes, outcome: Outcome) -> None:
 
 
 def _read_line(line: bytes, outcome: Outcome, now_s: float) -> None:
-    """One line of an event stream: what has no `data:` or ends the stream says nothing."""
-    if not line.startswith(b"data:") or line.endswith(b"[DONE]"):
+    """One line of an event stream: what has no `data:` says nothing."""
+    if not line.startswith(b"data:"):
+        return
+    if line.endswith(b"[DONE]"):
+        outcome.num_endings += 1
         return
     event = json.loads(line[5:])
     if "error" in event:
         outcome.status, outcome.message = "error event", json.dumps(event["error"])[:500]
+        outcome.num_endings += 1
         return
+    answer_id = event.get("id") or ""
+    if outcome.answer_id not in ("", answer_id):
+        outcome.status, outcome.message = "mixed answers", f"{outcome.answer_id} and {answer_id}"
+    outcome.answer_id = answer_id
     if any(_has_text(choice) for choice in event.get("choices") or ()):
         outcome.text_times_s.append(now_s)
     _read_usage(event, outcome)

@@ -8,7 +8,7 @@ it: a streamed chunk costs a few microseconds here, and tens to a hundred in a g
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -66,7 +66,7 @@ class Host:
         except ValueError:
             return status, text.decode("utf-8", "replace")
 
-    async def pieces(self, method: str, path: str, body: bytes) -> AsyncIterator[tuple[int, bytes]]:
+    async def pieces(self, method: str, path: str, body: bytes) -> AsyncGenerator[tuple[int, bytes]]:
         """The status with each piece of the body as it arrives; at least one, which may be empty."""
         connection = await self._connect()
         is_whole = False

@@ -59,7 +59,8 @@ class CacheLayout:
 class CacheDemand:
     """What the layout has to provide for: sizes from the configuration and the device.
 
-    `max_context` None means what the model was trained for; `max_chunk_tokens` is C.
+    `max_context` None means what the model was trained for; `max_chunk_tokens` is C; `scale_bytes`
+    stand beside each head's key and value.
     """
 
     block_size: int
@@ -67,6 +68,7 @@ class CacheDemand:
     max_chunk_tokens: int
     element_bytes: int
     max_context: int | None = None
+    scale_bytes: int = 0
 
 
 def plan_layout(spec: ModelSpec, demand: CacheDemand) -> CacheLayout:
@@ -82,7 +84,7 @@ def plan_layout(spec: ModelSpec, demand: CacheDemand) -> CacheLayout:
     wanted = demand.max_context or spec.max_context
     groups = _group_layers(spec, demand, wanted)
     layers_per_group = len(groups[0].layers)
-    row_bytes = 2 * spec.num_kv_heads * spec.head_size * demand.element_bytes
+    row_bytes = 2 * spec.num_kv_heads * (spec.head_size * demand.element_bytes + demand.scale_bytes)
     block_bytes = layers_per_group * demand.block_size * row_bytes
     num_blocks = demand.cache_bytes // block_bytes
     fitting = _longest_fitting(groups, demand.block_size, num_blocks, wanted)

@@ -8,6 +8,7 @@ import torch
 
 from engine.batch import LayerCache
 from engine.cache.layout import CacheLayout
+from engine.kernels.cached import scale_bytes
 from engine.model_spec import ModelSpec
 
 
@@ -27,7 +28,8 @@ class CacheStore:
         cls, layout: CacheLayout, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype
     ) -> "CacheStore":
         """Zeroed tensors for `layout`: zeros, because what is masked still takes part as 0 * value."""
-        shape = (layout.num_blocks * layout.block_size, spec.num_kv_heads, spec.head_size)
+        width = spec.head_size + scale_bytes(dtype) // dtype.itemsize
+        shape = (layout.num_blocks * layout.block_size, spec.num_kv_heads, width)
         tensors = [
             (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
             for _ in layout.groups[0].layers

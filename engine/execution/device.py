@@ -16,6 +16,7 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+CACHE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def choose_device(config: ModelConfig) -> torch.device:
@@ -32,6 +33,11 @@ def choose_device(config: ModelConfig) -> torch.device:
 def requested_dtype(config: ModelConfig) -> torch.dtype | None:
     """The dtype that `config` names; None where the choice is left to us."""
     return DTYPES.get(config.dtype)
+
+
+def choose_cache_dtype(config: CacheConfig, computed_in: torch.dtype) -> torch.dtype:
+    """The dtype of keys and values that `config` names; auto is what the model computes in."""
+    return computed_in if config.kv_dtype == "auto" else CACHE_DTYPES[config.kv_dtype]
 
 
 def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:

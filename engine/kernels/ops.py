@@ -126,17 +126,21 @@ def select_ops(device: torch.device, dtype: torch.dtype, kernels: str) -> Ops:
 
 
 def select_native(
-    device: torch.device, dtype: torch.dtype | None, kernels: str, num_threads: int
+    device: torch.device,
+    dtype: torch.dtype | None,
+    kernels: str,
+    num_threads: int,
+    kv_dtype: str = "auto",
 ) -> NativeKernels | None:
     """The native kernels where setting `kernels` asks for or allows them, None for the reference.
 
-    They compute on a CPU, with weights as stored and a cache in bfloat16, so `auto` takes them where
-    no other dtype was asked for (None). Says once why the reference computes where they were wanted.
+    They compute on a CPU, with weights as stored and a cache in bfloat16 or int8, so `auto` takes them
+    where no other dtype was asked for (None). Says once why the reference computes where they were wanted.
     ConfigError where `native` cannot be had.
     """
     if kernels == "reference":
         return None
-    obstacle = _obstacle_to_native(device, dtype)
+    obstacle = _obstacle_to_native(device, dtype, kv_dtype)
     native = NativeKernels.open(num_threads) if obstacle is None else None
     if native is not None and (native.is_vectorised or kernels == "native"):
         return native
@@ -147,9 +151,11 @@ def select_native(
     return None
 
 
-def _obstacle_to_native(device: torch.device, dtype: torch.dtype | None) -> str | None:
+def _obstacle_to_native(device: torch.device, dtype: torch.dtype | None, kv_dtype: str) -> str | None:
     if device.type != "cpu":
         return f"the device is {device.type} and they compute on a CPU"
     if dtype not in (None, torch.bfloat16):
         return f"dtype is {dtype} and they cache in bfloat16"
+    if kv_dtype == "float32":
+        return "kv_dtype is float32 and they cache in bfloat16 or int8"
     return None

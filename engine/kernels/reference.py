@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.batch import Batch, LayerCache
+from engine.kernels.cached import from_cached, to_cached
 
 SMALLEST_BUCKET = 128
 
@@ -50,8 +51,8 @@ class Gather:
     """
 
     slots: Tensor  # [n] int64
-    keys: Tensor  # [n, K, D]
-    values: Tensor  # [n, K, D]
+    keys: Tensor  # [n, K, D], as cached
+    values: Tensor
 
     @classmethod
     def of(cls, slots: Tensor, cache: LayerCache) -> "Gather":
@@ -111,7 +112,8 @@ class PreparedStep:
         """The attention calls of a layer; together they cover every row once."""
         spans = self._spans.get((cache.group, window))
         if spans is None:
-            spans = self._spans[cache.group, window] = _spans(self._batch, cache, window)
+            spans = _spans(self._batch, cache, window, self.cos.dtype)
+            self._spans[cache.group, window] = spans
         return spans
 
 
@@ -130,8 +132,8 @@ def rotate_and_write(
     """
     assert isinstance(prepared, PreparedStep)
     slots = prepared.slots(cache.group)
-    cache.keys.index_copy_(0, slots, _rotate(key, prepared))
-    cache.values.index_copy_(0, slots, value)
+    cache.keys.index_copy_(0, slots, to_cached(_rotate(key, prepared), cache.keys.dtype))
+    cache.values.index_copy_(0, slots, to_cached(value, cache.values.dtype))
     return _rotate(query, prepared)
 
 
@@ -154,7 +156,7 @@ def _rotate(heads: Tensor, prepared: PreparedStep) -> Tensor:
 
 
 def _attend_span(query: Tensor, cache: LayerCache, span: Span) -> Tensor:
-    keys, values = span.gather.read(cache)
+    keys, values = (from_cached(cached, query.dtype) for cached in span.gather.read(cache))
     if isinstance(span, DecodeSpan):
         return _attend_decodes(query, keys, values, span.mask)
     attended = functional.scaled_dot_product_attention(
@@ -180,7 +182,7 @@ def _attend_decodes(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
     return attended.reshape(num_queries, num_heads, head_size)  # [n, H, D]
 
 
-def _spans(batch: Batch, cache: LayerCache, window: int | None) -> tuple[Span, ...]:
+def _spans(batch: Batch, cache: LayerCache, window: int | None, dtype: torch.dtype) -> tuple[Span, ...]:
     group = batch.groups[cache.group]
     buckets: dict[int, list[int]] = defaultdict(list)
     spans: list[Span] = []
@@ -188,11 +190,11 @@ def _spans(batch: Batch, cache: LayerCache, window: int | None) -> tuple[Span, .
         first = _first_visible(start, window)
         assert group.bases[chunk] <= first, "the table must reach back as far as the layer sees"
         if batch.row_starts[chunk + 1] - batch.row_starts[chunk] > 1:
-            spans.append(_chunk_span(batch, cache, window, chunk))
+            spans.append(_chunk_span(batch, cache, (window, dtype), chunk))
         else:
             buckets[_bucket(start + 1 - first)].append(chunk)
     for _, chunks in sorted(buckets.items()):
-        spans.append(_decode_span(batch, cache, window, chunks))
+        spans.append(_decode_span(batch, cache, (window, dtype), chunks))
     return tuple(spans)
 
 
@@ -205,7 +207,11 @@ def _bucket(num_visible: int) -> int:
     return max(SMALLEST_BUCKET, 1 << (num_visible - 1).bit_length())
 
 
-def _decode_span(batch: Batch, cache: LayerCache, window: int | None, chunks: Sequence[int]) -> DecodeSpan:
+def _decode_span(
+    batch: Batch, cache: LayerCache, sight: tuple[int | None, torch.dtype], chunks: Sequence[int]
+) -> DecodeSpan:
+    """`sight` is the layer's window and the dtype of its scores."""
+    window, dtype = sight
     group = batch.groups[cache.group]
     device = group.tables.device
     lasts = [batch.starts[chunk] for chunk in chunks]
@@ -217,7 +223,7 @@ def _decode_span(batch: Batch, cache: LayerCache, window: int | None, chunks: Se
     first, last, base = numbers[:3].unsqueeze(-1)  # [n, 1] each
 
     positions = first + torch.arange(longest, device=device)  # [n, longest]
-    mask = torch.zeros(positions.shape, dtype=cache.keys.dtype, device=device)
+    mask = torch.zeros(positions.shape, dtype=dtype, device=device)
     mask.masked_fill_(positions > last, float("-inf"))
     offsets = torch.minimum(positions, last) - base  # [n, longest]
     blocks = group.tables.index_select(0, numbers[4]).gather(1, offsets // group.block_size)
@@ -229,7 +235,10 @@ def _decode_span(batch: Batch, cache: LayerCache, window: int | None, chunks: Se
     )
 
 
-def _chunk_span(batch: Batch, cache: LayerCache, window: int | None, chunk: int) -> ChunkSpan:
+def _chunk_span(
+    batch: Batch, cache: LayerCache, sight: tuple[int | None, torch.dtype], chunk: int
+) -> ChunkSpan:
+    window, dtype = sight
     group = batch.groups[cache.group]
     device = group.tables.device
     rows = slice(batch.row_starts[chunk], batch.row_starts[chunk + 1])
@@ -240,7 +249,7 @@ def _chunk_span(batch: Batch, cache: LayerCache, window: int | None, chunk: int)
     is_hidden = positions > queries  # [rows, keys]
     if window is not None:
         is_hidden |= positions <= queries - window
-    mask = torch.zeros(is_hidden.shape, dtype=cache.keys.dtype, device=device)
+    mask = torch.zeros(is_hidden.shape, dtype=dtype, device=device)
     mask.masked_fill_(is_hidden, float("-inf"))
     offsets = positions - group.bases[chunk]
     blocks = group.tables[chunk].index_select(0, offsets // group.block_size)

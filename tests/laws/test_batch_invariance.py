@@ -3,6 +3,9 @@
 Whoever is computed beside it, in which chunks and blocks, and after how many preemptions.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,22 +22,42 @@ LONGEST = max(map(len, PROMPTS)) + MAX_TOKENS
 NATIVE = {"kernels": "native", "dtype": "auto", "cpu_threads": 2, "max_context": LONGEST}
 
 
-def checkpoint_of(kind, folder):
-    if kind == "Q4_1":
-        return write_tiny_gguf(folder, "Q4_1"), 2 * 2 * 2 * 64 * 2  # two layers, two key heads of 64
-    return write_tiny_checkpoint(folder, "mistral", window=8), 2 * 2 * 2 * 16 * 2
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A checkpoint, its settings, and the bytes of its cache per position."""
+
+    path: Path
+    model: dict[str, object]
+    kv_dtype: str
+    position_bytes: int
 
 
-@pytest.fixture(scope="module", params=["Q4_1", "bf16-window8"])
+def case_of(kind, folder):
+    if kind == "Q4_1":  # two layers, two key heads of 64
+        return Case(
+            path=write_tiny_gguf(folder, "Q4_1"),
+            model=NATIVE,
+            kv_dtype="auto",
+            position_bytes=2 * 2 * 2 * 64 * 2,
+        )
+    if kind == "bf16-window8":
+        path = write_tiny_checkpoint(folder, "mistral", window=8)
+        return Case(path=path, model=NATIVE, kv_dtype="auto", position_bytes=2 * 2 * 2 * 16 * 2)
+    path = write_tiny_checkpoint(folder, "mistral", window=8, hidden_size=64)
+    model = {**NATIVE, "quantization": "int4"}
+    return Case(path=path, model=model, kv_dtype="int8", position_bytes=2 * 2 * 2 * (16 + 4))
+
+
+@pytest.fixture(scope="module", params=["Q4_1", "bf16-window8", "int4-int8-cache"])
 def checkpoint(request, tmp_path_factory):
-    """(path, bytes of cache per position)."""
-    return checkpoint_of(request.param, tmp_path_factory.mktemp("tiny"))
+    return case_of(request.param, tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
 def alone(checkpoint):
     """Each prompt's greedy continuation and its log-probabilities, computed alone in one chunk."""
-    with threaded_engine(checkpoint[0], model=NATIVE, cache={"kv_cache_bytes": 4 << 20}) as engine:
+    cache = {"kv_cache_bytes": 4 << 20, "kv_dtype": checkpoint.kv_dtype}
+    with threaded_engine(checkpoint.path, model=checkpoint.model, cache=cache) as engine:
         return {prompt: engine.run(_request("r", prompt))[0][0] for prompt in PROMPTS}
 
 
@@ -54,12 +77,15 @@ def _request(request_id, prompt):
 def test_company_chunks_blocks_and_preemptions_change_no_bit(
     checkpoint, alone, prompts, block_size, max_chunk_tokens, spare_budget, max_running, num_spare_blocks
 ):
-    path, position_bytes = checkpoint
     num_blocks = -(-LONGEST // block_size) + 1 + num_spare_blocks
     with threaded_engine(
-        path,
-        model=NATIVE,
-        cache={"block_size": block_size, "kv_cache_bytes": num_blocks * block_size * position_bytes},
+        checkpoint.path,
+        model=checkpoint.model,
+        cache={
+            "block_size": block_size,
+            "kv_cache_bytes": num_blocks * block_size * checkpoint.position_bytes,
+            "kv_dtype": checkpoint.kv_dtype,
+        },
         scheduling={
             "max_step_tokens": max_running + spare_budget,
             "max_chunk_tokens": max_chunk_tokens,
@@ -74,8 +100,9 @@ def test_company_chunks_blocks_and_preemptions_change_no_bit(
 
 
 def test_the_number_of_threads_changes_no_bit(checkpoint, alone):
-    one_thread = {**NATIVE, "cpu_threads": 1}
-    with threaded_engine(checkpoint[0], model=one_thread, cache={"kv_cache_bytes": 4 << 20}) as engine:
+    one_thread = {**checkpoint.model, "cpu_threads": 1}
+    cache = {"kv_cache_bytes": 4 << 20, "kv_dtype": checkpoint.kv_dtype}
+    with threaded_engine(checkpoint.path, model=one_thread, cache=cache) as engine:
         outputs = engine.run(*[_request(f"r{i}", prompt) for i, prompt in enumerate(PROMPTS)])
 
     for (output,), prompt in zip(outputs, PROMPTS, strict=True):

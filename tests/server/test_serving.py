@@ -285,6 +285,18 @@ def test_an_address_that_is_taken_is_refused_by_name():
             bind("127.0.0.1", port)
 
 
+def test_a_peer_that_vanishes_is_looked_for():
+    with bind("127.0.0.1", 0) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            is_probed = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            idle_s, interval_s, count = (accepted.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+
+    assert is_probed
+    assert idle_s + interval_s * count <= 120
+
+
 def test_a_host_that_is_not_there_is_refused_by_name():
     with pytest.raises(OSError, match=r"no\.such\.host\.invalid"):
         bind("no.such.host.invalid", 0)

@@ -163,6 +163,8 @@ def test_every_engine_setting_reaches_the_engine():
         "device": "cpu",
         "dtype": "float64",
         "kernels": "reference",
+        "quantization": "int4",
+        "kv_dtype": "float32",
         "cpu_threads": 3,
         "window": 8,
         "max_context": 99,

@@ -3,12 +3,13 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from engine.batch import Batch, GroupBatch, LayerCache
+from engine.kernels.cached import from_cached, to_cached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,23 @@ def paged_case(
         batch=batch,
         cache=LayerCache(group=0, keys=cache_keys, values=cache_values),
     )
+
+
+def in_cache_of(dtype: torch.dtype, case: PagedCase) -> PagedCase:
+    """The case with its cache in another type."""
+    cache = LayerCache(
+        group=0, keys=to_cached(case.cache.keys, dtype), values=to_cached(case.cache.values, dtype)
+    )
+    return replace(case, cache=cache)
+
+
+def held_in(dtype: torch.dtype, case: PagedCase) -> PagedCase:
+    """The case with the keys and values that a cache of `dtype` would hold."""
+
+    def held(vectors: torch.Tensor) -> torch.Tensor:
+        return from_cached(to_cached(vectors, dtype), torch.float64)
+
+    return replace(case, keys=tuple(map(held, case.keys)), values=tuple(map(held, case.values)))
 
 
 def _batch(

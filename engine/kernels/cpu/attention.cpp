@@ -46,29 +46,49 @@ void load_queries(const AttendTask& task, int group, int size, const Scratch& sc
   }
 }
 
-RS_INLINE void copy_head(uint16_t* to, const uint16_t* from, int head_size) {
+RS_INLINE void copy_halves(uint16_t* to, const uint8_t* from, int head_size) {
   int at = 0;
-  for (; at + 2 * LANES <= head_size; at += 2 * LANES) store(to + at, load<Words>(from + at));
-  if (at < head_size) memcpy(to + at, from + at, sizeof(uint16_t) * static_cast<size_t>(head_size - at));
+  for (; at + 2 * LANES <= head_size; at += 2 * LANES) store(to + at, load<Words>(from + 2 * at));
+  if (at < head_size) memcpy(to + at, from + 2 * at, sizeof(uint16_t) * static_cast<size_t>(head_size - at));
+}
+
+RS_INLINE void copy_codes(uint16_t* to, const uint8_t* from, int head_size) {
+  const Floats scale = splat(load<float>(from + head_size));
+  for (int at = 0; at < head_size; at += LANES) {
+    const size_t count = static_cast<size_t>(head_size - at < LANES ? head_size - at : LANES);
+    Codes codes = {};
+    memcpy(&codes, from + at, count);
+    const Halves halves = to_bfloat16(__builtin_convertvector(codes, Floats) * scale);
+    memcpy(to + at, &halves, sizeof(uint16_t) * count);
+  }
+}
+
+RS_INLINE void copy_head(int32_t format, uint16_t* to, const uint8_t* from, int head_size) {
+  if (format == RS_CACHE_INT8)
+    copy_codes(to, from, head_size);
+  else
+    copy_halves(to, from, head_size);
 }
 
 // A tile's rows of one cache tensor, block after block; positions outside [first, last) become zeros.
 // The same rows of `other`, which are wanted next, are on their way from memory meanwhile.
-void gather(const AttendTask& task, const uint16_t* cached, const uint16_t* other, int64_t tile, int64_t first, int64_t last, int size, uint16_t* raw) {
+void gather(const AttendTask& task, const uint8_t* cached, const uint8_t* other, int64_t tile, int64_t first, int64_t last, int size, uint16_t* raw) {
   const rs_heads& heads = *task.heads;
   const rs_group& group = *task.group;
   const int64_t* table = group.tables + static_cast<int64_t>(task.chunk) * group.table_width;
-  const int64_t base = group.bases[task.chunk], slot_size = static_cast<int64_t>(heads.num_kv_heads) * heads.head_size;
+  const int32_t format = task.cache->format;
+  const int64_t base = group.bases[task.chunk], head_bytes = static_cast<int64_t>(cached_head_bytes(format, heads.head_size));
+  const int64_t slot_bytes = heads.num_kv_heads * head_bytes;
   if (size != heads.head_size || first > tile || last < tile + KEY_TILE)
     memset(raw, 0, sizeof(uint16_t) * static_cast<size_t>(KEY_TILE * size));
   for (int64_t position = first; position < last;) {
     const int64_t index = (position - base) / group.block_size, offset = (position - base) % group.block_size;
     const int64_t slot = table[index] * group.block_size + offset;
-    const uint16_t *from = cached + slot * slot_size + task.kv_head * heads.head_size, *next = other + (from - cached);
+    const uint8_t *from = cached + slot * slot_bytes + task.kv_head * head_bytes, *next = other + (from - cached);
     const int64_t end = last - position < group.block_size - offset ? last : position + group.block_size - offset;
-    for (; position < end; ++position, from += slot_size, next += slot_size) {
-      for (int at = 0; at < heads.head_size; at += 2 * LANES) __builtin_prefetch(next + at);
-      copy_head(raw + (position - tile) * size, from, heads.head_size);
+    for (; position < end; ++position, from += slot_bytes, next += slot_bytes) {
+      for (int64_t at = 0; at < head_bytes; at += 64) __builtin_prefetch(next + at);
+      copy_head(format, raw + (position - tile) * size, from, heads.head_size);
     }
   }
 }
@@ -197,6 +217,7 @@ void attend(const AttendTask& task) {
   const Scratch scratch = lay_out(task, num_rows, size);
   load_queries(task, group, size, scratch);
   const ProductTiles tiles(num_rows, size);
+  const size_t next_head = task.is_last ? 0 : cached_head_bytes(task.cache->format, task.heads->head_size);
   const int64_t window = task.heads->window;
   const int64_t last = task.first_position + task.num_queries;
   const int64_t first = window && task.first_position >= window ? task.first_position - window + 1 : 0;
@@ -204,7 +225,7 @@ void attend(const AttendTask& task) {
     const int64_t begin = first > tile ? first : tile, end = last < tile + KEY_TILE ? last : tile + KEY_TILE;
     gather(task, task.cache->keys, task.cache->values, tile, begin, end, size, scratch.raw);
     load_keys(scratch, size);
-    gather(task, task.cache->values, task.cache->keys + (task.is_last ? 0 : task.heads->head_size), tile, begin, end, size, scratch.raw);
+    gather(task, task.cache->values, task.cache->keys + next_head, tile, begin, end, size, scratch.raw);
     load_values(scratch, size);
     for (int row = 0; row < num_rows; row += BLOCK_ROWS) {
       const int count = num_rows - row < BLOCK_ROWS ? num_rows - row : BLOCK_ROWS;

@@ -27,6 +27,31 @@ RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left
   rows.offsets[place] = scale * static_cast<float>(sum);
 }
 
+void halves_to_cache(const float* values, int size, uint8_t* cached) {
+  for (int at = 0; at < size; at += LANES) {
+    const Halves halves = to_bfloat16(load_some(values + at, size - at));
+    const int count = size - at < LANES ? size - at : LANES;
+    memcpy(cached + 2 * at, &halves, sizeof(uint16_t) * static_cast<size_t>(count));
+  }
+}
+
+// One head: codes of -127 .. 127, and what one of them is worth.
+void codes_to_cache(const float* values, int size, uint8_t* cached) {
+  Floats tops = {};
+  for (int at = 0; at < size; at += LANES) {
+    const Floats some = load_some(values + at, size - at);
+    tops = larger(tops, larger(some, -some));
+  }
+  const float top = largest(tops), scale = top / 127.0f;
+  const Floats inverse = splat(top > 0.0f ? 127.0f / top : 0.0f);
+  for (int at = 0; at < size; at += LANES) {
+    const Ints whole = __builtin_convertvector(rounded(load_some(values + at, size - at) * inverse), Ints);
+    const Codes codes = __builtin_convertvector(whole, Codes);
+    memcpy(cached + at, &codes, static_cast<size_t>(size - at < LANES ? size - at : LANES));
+  }
+  memcpy(cached + size, &scale, sizeof scale);
+}
+
 }  // namespace
 
 void prepare(const Rows& rows, int row, int first_group, const float* values, int count) {
@@ -74,12 +99,10 @@ void rotate(float* head, const float* cos, const float* sin, int head_size) {
   }
 }
 
-void to_cache(const float* values, int size, uint16_t* cached) {
-  for (int at = 0; at < size; at += LANES) {
-    const Halves halves = to_bfloat16(load_some(values + at, size - at));
-    const int count = size - at < LANES ? size - at : LANES;
-    memcpy(cached + at, &halves, sizeof(uint16_t) * static_cast<size_t>(count));
-  }
+void to_cache(const float* values, int num_heads, int head_size, int32_t format, uint8_t* cached) {
+  if (format == RS_CACHE_BF16) return halves_to_cache(values, num_heads * head_size, cached);
+  for (int head = 0; head < num_heads; ++head, cached += cached_head_bytes(format, head_size))
+    codes_to_cache(values + head * head_size, head_size, cached);
 }
 
 }  // namespace RS_LEVEL

@@ -3,7 +3,7 @@
 // All tensors are raw pointers to contiguous memory owned by the caller. Letters are those of
 // engine/batch.py: T tokens, H query heads, K key/value heads, D head size, E model width,
 // F feed-forward width, S chunks, B block size. Activations are float32, cached keys and values
-// bfloat16 as raw 16-bit words.
+// bfloat16 or 8-bit codes.
 #pragma once
 
 #include <stdint.h>
@@ -82,11 +82,14 @@ struct rs_batch {
   int32_t num_chunks;
 };
 
+// A head of a slot is D bfloat16 numbers, or D signed 8-bit codes with their float32 scale behind them.
+enum rs_cache_format : int32_t { RS_CACHE_BF16 = 0, RS_CACHE_INT8 = 1 };
+
 struct rs_cache {
-  uint16_t* keys;    // [slots, K, D]
-  uint16_t* values;  // [slots, K, D]
+  uint8_t* keys;    // [slots, K, bytes of a head]
+  uint8_t* values;  // [slots, K, bytes of a head]
   int32_t group;
-  int32_t unused;
+  int32_t format;
 };
 
 // Sizes of one attention layer.

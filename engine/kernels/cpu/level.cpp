@@ -9,7 +9,7 @@ void norm(const float* hidden, const float* residual, const float* weight, float
 void silu_mul(const float* gate, const float* up, int size, float* output);
 void linear_panel(const PanelTask& task, const Rows& rows);
 void rotate(float* head, const float* cos, const float* sin, int head_size);
-void to_cache(const float* values, int size, uint16_t* cached);
+void to_cache(const float* values, int num_heads, int head_size, int32_t format, uint8_t* cached);
 void attend(const AttendTask& task);
 int32_t read_all(const uint8_t* memory, size_t num_bytes);
 int64_t multiply_codes(int num_rounds);

@@ -73,6 +73,10 @@ struct AttendTask {
 constexpr int QUERY_BLOCK = 64;  // what is made ready of a tile of keys serves so many queries
 constexpr int KEY_TILE = 64;
 
+inline size_t cached_head_bytes(int32_t format, int head_size) {
+  return format == RS_CACHE_INT8 ? static_cast<size_t>(head_size) + sizeof(float) : 2 * static_cast<size_t>(head_size);
+}
+
 constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
 
 inline size_t attend_scratch_bytes(const rs_heads& heads) {
@@ -90,7 +94,8 @@ struct Level {
   void (*linear_panel)(const PanelTask& task, const Rows& rows);
   // Turns a head's halves by cos and sin [D / 2]; in place.
   void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
-  void (*to_cache)(const float* values, int size, uint16_t* cached);
+  // Heads [num_heads, D] in the cache's format, one after another.
+  void (*to_cache)(const float* values, int num_heads, int head_size, int32_t format, uint8_t* cached);
   void (*attend)(const AttendTask& task);
   int32_t (*read_all)(const uint8_t* memory, size_t num_bytes);
   // Multiply-adds of codes that so many rounds of nothing else make.

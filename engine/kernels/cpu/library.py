@@ -101,7 +101,7 @@ class BatchPlaces(Structure):
 class CachePlaces(Structure):
     """`rs_cache`."""
 
-    _fields_ = (("keys", c_void_p), ("values", c_void_p), ("group", c_int32), ("unused", c_int32))
+    _fields_ = (("keys", c_void_p), ("values", c_void_p), ("group", c_int32), ("format", c_int32))
 
 
 class HeadSizes(Structure):

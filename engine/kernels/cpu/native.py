@@ -1,7 +1,7 @@
 """`NativeKernels`: the operations of `Ops` by the shared library, and all layers of a step in one call.
 
-Hidden states and norms are float32, cached keys and values bfloat16, weights as `packed.py` holds
-them. Every row's result is the same to the last bit whatever is computed beside it.
+Hidden states and norms are float32, cached keys and values bfloat16 or 8-bit, weights as `packed.py`
+holds them. Every row's result is the same to the last bit whatever is computed beside it.
 One thread may call at a time; calls release the interpreter's lock.
 """
 
@@ -30,6 +30,8 @@ from engine.kernels.cpu.library import (
 from engine.kernels.cpu.packed import PackedWeights
 
 logger = logging.getLogger(__name__)
+
+CACHE_FORMATS = {torch.bfloat16: 0, torch.int8: 1}  # `rs_cache_format`
 
 
 class NativeStep:
@@ -147,7 +149,7 @@ class NativeKernels:
     def rotate_and_write(
         self, query: Tensor, key: Tensor, value: Tensor, cache: LayerCache, prepared: object
     ) -> Tensor:
-        """The rotated query [T, H, D]; keys and values are in their slots, as bfloat16, after it."""
+        """The rotated query [T, H, D]; keys and values are in their slots, in the cache's type, after it."""
         assert isinstance(prepared, NativeStep)
         heads = torch.cat((query, key, value), dim=1)  # [T, H + 2 K, D]
         sizes = _head_sizes(query, cache, None)
@@ -206,8 +208,13 @@ class NativeKernels:
 
 def cache_places(cache: LayerCache) -> CachePlaces:
     """Where one layer's keys and values are; valid as long as its tensors."""
-    assert cache.keys.dtype == cache.values.dtype == torch.bfloat16
-    return CachePlaces(keys=cache.keys.data_ptr(), values=cache.values.data_ptr(), group=cache.group)
+    assert cache.keys.dtype == cache.values.dtype
+    return CachePlaces(
+        keys=cache.keys.data_ptr(),
+        values=cache.values.data_ptr(),
+        group=cache.group,
+        format=CACHE_FORMATS[cache.keys.dtype],
+    )
 
 
 def all_cache_places(caches: Sequence[LayerCache]) -> "ctypes.Array[CachePlaces]":

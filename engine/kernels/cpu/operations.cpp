@@ -132,6 +132,7 @@ void rotate_and_write_rows(rs_context& context, const rs_heads& heads, const rs_
   const int size = heads.head_size, kv_size = heads.num_kv_heads * size;
   const int num_rotated = heads.num_heads + heads.num_kv_heads;
   const rs_group& group = batch.groups[cache.group];
+  const size_t slot_bytes = cached_head_bytes(cache.format, size) * static_cast<size_t>(heads.num_kv_heads);
   for_rows(context, batch.num_tokens, [&](int row) {
     float* own = qkv + at(row, num_rotated * size + kv_size);
     for (int head = 0; head < num_rotated; ++head) {
@@ -140,9 +141,9 @@ void rotate_and_write_rows(rs_context& context, const rs_heads& heads, const rs_
       if (weight) context.level.norm(place, nullptr, weight, eps, size, place, place);
       context.level.rotate(place, batch.cos + at(row, size / 2), batch.sin + at(row, size / 2), size);
     }
-    const size_t slot = static_cast<size_t>(group.slots[row]) * static_cast<size_t>(kv_size);
-    context.level.to_cache(own + heads.num_heads * size, kv_size, cache.keys + slot);
-    context.level.to_cache(own + num_rotated * size, kv_size, cache.values + slot);
+    const size_t slot = static_cast<size_t>(group.slots[row]) * slot_bytes;
+    context.level.to_cache(own + heads.num_heads * size, heads.num_kv_heads, size, cache.format, cache.keys + slot);
+    context.level.to_cache(own + num_rotated * size, heads.num_kv_heads, size, cache.format, cache.values + slot);
   });
 }
 

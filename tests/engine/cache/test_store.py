@@ -1,5 +1,6 @@
 import torch
 
+from engine.cache.layout import CacheDemand, plan_layout
 from engine.cache.store import CacheStore
 from tests.support.specs import small_layout, small_spec
 
@@ -15,6 +16,19 @@ def test_the_store_has_exactly_the_planned_bytes():
     tensors = {id(t): t for layer in store.layers for t in (layer.keys, layer.values)}
 
     assert sum(t.nbytes for t in tensors.values()) == layout.num_blocks * layout.block_bytes
+
+
+def test_an_8_bit_store_has_exactly_the_planned_bytes_too():
+    spec = small_spec(8, 8)
+    demand = CacheDemand(
+        block_size=4, cache_bytes=1 << 16, max_chunk_tokens=4, element_bytes=1, max_context=32, scale_bytes=4
+    )
+    layout = plan_layout(spec, demand)
+    store = CacheStore.allocate(layout, spec, device=torch.device("cpu"), dtype=torch.int8)
+
+    num_bytes = sum(tensor.nbytes for layer in store.layers for tensor in (layer.keys, layer.values))
+    assert num_bytes == layout.num_blocks * layout.block_bytes
+    assert layout.block_bytes == 4 * 2 * 2 * spec.num_kv_heads * (spec.head_size + 4)
 
 
 def test_layers_at_the_same_place_of_different_groups_share_memory():

@@ -39,6 +39,14 @@ def test_auto_takes_bfloat16_only_where_it_is_multiplied_natively():
     assert devices.choose_dtype(config(), CPU) is expected
 
 
+@pytest.mark.parametrize(
+    ("kv_dtype", "expected"),
+    [("auto", torch.float16), ("float32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8)],
+)
+def test_the_cache_has_the_dtype_asked_for_or_the_models(kv_dtype, expected):
+    assert devices.choose_cache_dtype(CacheConfig(kv_dtype=kv_dtype), torch.float16) is expected
+
+
 def test_a_cpu_pool_has_256_mebibytes_unless_told_otherwise():
     assert devices.cache_bytes(CacheConfig(), CPU) == 256 << 20
     assert devices.cache_bytes(CacheConfig(kv_cache_bytes=12345), CPU) == 12345

@@ -60,6 +60,12 @@ def test_another_dtype_is_the_references(dtype):
         select_native(CPU, dtype, "native", 1)
 
 
+def test_a_float32_cache_is_the_references():
+    assert select_native(CPU, None, "auto", 1, "float32") is None
+    with pytest.raises(ConfigError, match="kernels is 'native', but kv_dtype is float32"):
+        select_native(CPU, None, "native", 1, "float32")
+
+
 def test_another_device_is_the_references():
     assert select_native(torch.device("cuda"), None, "auto", 1) is None
     with pytest.raises(ConfigError, match="the device is cuda"):

@@ -5,7 +5,7 @@ import torch
 
 from engine.batch import LayerCache
 from engine.kernels import reference
-from tests.support.attention_oracle import PagedCase, brute_force_attention, paged_case
+from tests.support.attention_oracle import PagedCase, brute_force_attention, held_in, in_cache_of, paged_case
 
 WINDOW = 8
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -77,6 +77,19 @@ def test_the_window_is_the_layers_own_whatever_the_groups_is():
     case = paged_case([(20, 21), (12, 16)], None)
 
     assert_is_brute_force(case, WINDOW)
+
+
+@pytest.mark.parametrize("cached", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("computed", [torch.float32, torch.bfloat16], ids=str)
+def test_a_cache_of_another_type_is_attended_as_what_it_holds(cached, computed):
+    case = paged_case([(20, 21), (12, 16)], WINDOW, dtype=computed)
+
+    found = attend(in_cache_of(cached, case), WINDOW)
+
+    expected = brute_force_attention(held_in(cached, case), WINDOW)
+    tolerance = TOLERANCES[computed]
+    assert found.dtype == computed
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
 
 
 def test_a_table_that_ends_within_the_layers_window_is_a_bug():

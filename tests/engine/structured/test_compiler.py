@@ -100,9 +100,17 @@ def test_too_many_at_once_are_refused_for_now(world, monkeypatch):
     release.set()
 
 
-def test_one_that_takes_too_long_is_refused_and_does_not_hold_up_the_others(world):
-    release = blocked(world)
-    world.compiler.begin("slow", 'start: "a"')
+def test_one_that_takes_too_long_is_refused_and_compiled_anew_when_it_is_wanted_again(world, monkeypatch):
+    release, begun = threading.Event(), threading.Event()
+
+    def compile_slowly(*_):
+        begun.set()
+        release.wait(30)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_compile", compile_slowly)
+        world.compiler.begin("slow", 'start: "a"')
+        assert begun.wait(20)
     before = world.compiler.take_ready()
     world.now_s = module.MAX_COMPILE_S
     ((request_id, error),) = world.compiler.take_ready()
@@ -110,8 +118,33 @@ def test_one_that_takes_too_long_is_refused_and_does_not_hold_up_the_others(worl
     world.compiler.begin("again", 'start: "a"')
 
     assert (before, request_id) == ([], "slow")
+    assert isinstance(error, RequestError)
     assert "longer than 10 s" in error.message
     assert isinstance(dict(world.take() or world.take())["again"], Grammar)
+
+
+def test_one_that_no_thread_had_time_for_may_be_tried_again(world):
+    release = blocked(world)
+    for name in "ab":
+        world.compiler.begin(name, 'start: "a"')
+    world.now_s = module.MAX_COMPILE_S
+    given_up = world.compiler.take_ready()
+    release.set()
+
+    assert [name for name, _ in given_up] == ["a", "b"]
+    assert all(isinstance(error, OverloadedError) for _, error in given_up)
+
+
+def test_one_that_would_overflow_the_stack_is_refused_and_the_next_compiled(world):
+    rules = "".join(f'\na{i}: a{i + 1} "x"' for i in range(5000))
+    world.compiler.begin("deep", f'start: a0{rules}\na5000: "x"\n')
+    ((_, error),) = world.take()
+    world.compiler.begin("plain", 'start: "a"')
+    ((_, grammar),) = world.take()
+
+    assert isinstance(error, RequestError)
+    assert "too deep" in error.message
+    assert isinstance(grammar, Grammar)
 
 
 def test_what_was_used_longest_ago_is_forgotten_first(world, monkeypatch):

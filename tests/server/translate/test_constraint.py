@@ -232,3 +232,14 @@ def test_no_further_property_takes_the_name_of_a_known_one_by_another_spelling()
 
 def test_control_characters_of_a_schemas_own_can_be_written():
     assert takes(grammar_of(guided_json={"enum": ["\x01", "b"]}), r'"\u0001"')
+
+
+def test_a_schema_is_searched_once_however_deep_it_is():
+    depth = 200
+    schema = {"minProperties": 2}
+    for _ in range(depth):
+        schema = {"items": schema}
+
+    with pytest.raises(RequestError) as caught:
+        grammar_of(guided_json=schema)
+    assert f" at #{'/items' * depth}, " in caught.value.message

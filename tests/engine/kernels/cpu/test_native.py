@@ -9,7 +9,7 @@ from engine.batch import LayerCache
 from engine.errors import ConfigError
 from engine.kernels import reference
 from engine.kernels.cpu.native import NativeKernels
-from tests.support.attention_oracle import brute_force_attention, paged_case
+from tests.support.attention_oracle import brute_force_attention, held_in, in_cache_of, paged_case
 from tests.support.native import LEVELS, native_kernels, needs_native, packed_weights
 from tests.support.tiny_model import random_blocks
 
@@ -118,6 +118,40 @@ def test_rotation_and_the_cache_equal_the_reference(kernels, head_size):
     torch.testing.assert_close(rotated, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(ours.keys.float(), theirs.keys, atol=1e-6, rtol=2**-8)
     assert torch.equal(ours.values, theirs.values.bfloat16())
+
+
+@pytest.mark.parametrize("head_size", [8, 12, 32, 64, 96])
+def test_an_8_bit_cache_is_written_as_the_reference_writes_it(kernels, head_size):
+    case = paged_case([(3, 4), (6, 11)], None, heads=(6, 2, head_size))
+    key, value = draw(6, 2, head_size, seed=1), draw(6, 2, head_size, seed=2)
+    value[2, 1] = 0
+    cos, sin = torch.ones(6, head_size // 2), torch.zeros(6, head_size // 2)
+    theirs, ours = (in_cache_of(torch.int8, case).cache for _ in range(2))
+
+    kernels.rotate_and_write(case.query, key, value, ours, kernels.prepare(case.batch, cos, sin))
+
+    reference.rotate_and_write(case.query, key, value, theirs, reference.prepare(case.batch, cos, sin))
+    slots = case.batch.groups[0].slots
+    pairs = ((ours.keys[slots], theirs.keys[slots]), (ours.values[slots], theirs.values[slots]))
+    for found, expected in pairs:
+        torch.testing.assert_close(
+            found[..., -4:].contiguous().view(torch.float32),
+            expected[..., -4:].contiguous().view(torch.float32),
+        )
+        assert (
+            found[..., :-4].int() - expected[..., :-4].int()
+        ).abs().max() <= 1  # halves may fall either way
+
+
+@pytest.mark.parametrize("head_size", [8, 10, 32, 64, 96])
+@pytest.mark.parametrize("window", [WINDOW, None])
+def test_an_8_bit_cache_is_attended_as_what_its_codes_stand_for(kernels, head_size, window):
+    case = paged_case([(0, 9), (60, 70), (129, 130)], window, heads=(6, 2, head_size), block_size=4)
+
+    found = attend(kernels, in_cache_of(torch.int8, case), window)
+
+    expected = brute_force_attention(held_in(torch.int8, case), window)
+    torch.testing.assert_close(found.double(), expected, atol=BFLOAT16, rtol=BFLOAT16)
 
 
 def attend(kernels, case, window):
