@@ -76,6 +76,15 @@ def test_a_full_server_refuses_whoever_comes():
     assert "4 sequences are running or waiting, of at most 4" in error.message
 
 
+def test_the_last_place_is_given():
+    async def run(world: World) -> object:
+        for number in range(3):
+            world.open(asked(str(number)))
+        return Limits(SchedulingConfig(max_running=3, max_waiting=1), world.requests).refuse_overload(asked())
+
+    assert in_loop(run) is None
+
+
 def test_the_time_to_try_again_is_bounded():
     async def run(world: World) -> object:
         slow = world.open(asked("slow"))

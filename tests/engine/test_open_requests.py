@@ -1,11 +1,19 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from engine.errors import EngineCrashedError, EngineError, EngineUnavailableError, RequestError, StepError
+from engine.errors import (
+    DeadlineError,
+    EngineCrashedError,
+    EngineError,
+    EngineUnavailableError,
+    RequestError,
+    StepError,
+)
 from engine.messages import Abort, Accepted, Drained, Finish, Refused, Updates
 from engine.open_request import OpenRequest
 from engine.prefix_report import PrefixReport
@@ -535,3 +543,16 @@ def test_ages_count_from_the_opening():
         return world.requests.ages_s
 
     assert in_loop(act) == {"old": 3.0, "new": 0.0}
+
+
+def test_a_request_whose_time_is_over_is_ended_in_the_engine_too():
+    async def act(world: World) -> object:
+        opened = world.open(replace(new_request("hi", request_id="slow"), timeout_s=3.0))
+        world.requests.keep_time(opened, world.clock)
+        await asyncio.sleep(0)
+        world.clock.jump(3.1)
+        with pytest.raises(DeadlineError):
+            await anext(opened.stream)
+        return world.sent
+
+    assert in_loop(act) == [Abort(request_id="slow")]

@@ -200,3 +200,11 @@ def test_forgetting_leaves_held_blocks_alone():
     assert hit(pool, hashes, 8) == 0
     pool.release(tables)
     assert pool.num_free_blocks == 16
+
+
+def test_what_is_forgotten_is_free_again():
+    pool = full_pool()
+    cached(pool, 8)
+
+    assert pool.forget_cached() == 2
+    assert (pool.num_evictable_blocks, pool.num_free_blocks) == (0, 16)

@@ -30,11 +30,11 @@ class Bench:
         self.runner = FakeRunner(self.layout)
         self.next_id = 0
 
-    def add(self, prompt_length, *, max_tokens=4, n=1, **asked):
+    def add(self, prompt_length, *, max_tokens=4, n=1, prompt=None, **asked):
         of_request = {name: asked.pop(name) for name in OF_REQUEST if name in asked}
         request = Request(
             request_id=f"r{self.next_id}",
-            prompt_ids=tuple(range(1, prompt_length + 1)),
+            prompt_ids=prompt or tuple(range(1, prompt_length + 1)),
             sampling=SamplingParams(max_tokens=max_tokens, seed=0, ignore_eos=True, **asked),
             num_choices=n,
             **of_request,
@@ -528,3 +528,27 @@ def test_all_that_live_are_those_that_run_and_then_those_that_wait():
         sequence.sequence_id for sequence in bench.scheduler.live
     )
     assert [sequence.state.value for sequence in bench.scheduler.live] == [*["running"] * 2, *["waiting"] * 2]
+
+
+def test_the_window_at_a_prompts_end_outlasts_what_was_generated_behind_it():
+    bench = Bench(8, num_blocks=11)
+    bench.add(21, max_tokens=40)
+    run_all(bench)
+    bench.add(21, cache_salt="other", max_tokens=1)
+    run_all(bench)
+    (again,) = bench.add(21)
+    run_all(bench)
+
+    assert again.num_cached == 20
+
+
+def test_the_window_at_a_junction_outlasts_what_comes_behind_it():
+    bench = Bench(8, num_blocks=12)
+    bench.add(61, max_tokens=1)
+    run_all(bench)
+    bench.add(61, max_tokens=1, prompt=(*range(1, 21), *range(100, 141)))
+    run_all(bench)
+    (again,) = bench.add(61, max_tokens=1, prompt=(*range(1, 21), *range(150, 191)))
+    run_all(bench)
+
+    assert again.num_cached == 20
