@@ -22,7 +22,8 @@ class Verdict(Enum):
     """How the reading of a call went.
 
     REFUSED: it was none, nothing has been told of it. BROKEN: its arguments began and were told, but
-    are no JSON from here on, or the text ended.
+    are no JSON from here on, or the text ended in them. Where it ends behind whole arguments, nothing is
+    missing but marks, and the call is COMPLETE.
     """
 
     COMPLETE = auto()
@@ -58,7 +59,9 @@ def read_call(
         if (yield from feed.literal(",")):
             continue
         if not (yield from feed.literal("}")):
-            return Verdict.BROKEN if call.is_told else Verdict.REFUSED
+            if not call.is_told:
+                return Verdict.REFUSED
+            return Verdict.BROKEN if (yield from feed.peek()) else Verdict.COMPLETE
         break
     if call.is_told:
         return Verdict.COMPLETE

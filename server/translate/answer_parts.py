@@ -31,7 +31,8 @@ class AnswerRules:
     """How the text of an answer is read; None for a format or tags where there is nothing to look for.
 
     `is_inside` says that the prompt opened a reasoning block, which `closing_ids` close. `is_legacy` is
-    for the older function_call, `is_named` for a call that the body itself chose.
+    for the older function_call, `is_named` for a call that the body itself chose, `is_forced` for answers
+    that are calls and nothing else.
     """
 
     tool_format: ToolFormat | None = None
@@ -41,6 +42,7 @@ class AnswerRules:
     closing_ids: tuple[int, ...] = ()
     is_legacy: bool = False
     is_named: bool = False
+    is_forced: bool = False
 
     @property
     def are_plain(self) -> bool:
@@ -74,6 +76,9 @@ class ChoiceReader:
         if self._calls is not None:
             pieces = self._read_calls(self._calls, pieces)
             pieces += self._calls.finish() if is_over else []
+        if self._rules.is_forced and event.finish_reason is FinishReason.LENGTH:
+            # What is left is the beginning of a call that has no arguments yet; `length` says that it was cut.
+            pieces = [piece for piece in pieces if not isinstance(piece, Said)]
         return joined(pieces)
 
     def finish_reason(self, reason: FinishReason) -> WireReason:

@@ -97,6 +97,7 @@ class Dialect:
             closing_ids=self.closing_ids,
             is_legacy=plan is not None and plan.is_legacy,
             is_named=plan is not None and plan.is_named,
+            is_forced=plan is not None and plan.must_call,
         )
 
     def thoughts(self, prompt: str) -> ThoughtRules:

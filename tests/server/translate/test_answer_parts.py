@@ -5,7 +5,7 @@ import pytest
 from engine import FinishReason, TokenEvent
 from server.reasoning import THINK
 from server.schemas.chat import ChatChunk, ChatCompletionRequest
-from server.tools.formats import HERMES, MISTRAL
+from server.tools.formats import HERMES, JSON, LLAMA3, MISTRAL, MISTRAL_NAMED
 from server.translate.answer_parts import AnswerRules, ChoiceReader, call_id_of
 from server.translate.chat import ChatChunks, ChatFold
 from tests.server.translate.test_chat import PROMPT_IDS, TICKET, chunks_of
@@ -137,6 +137,35 @@ def test_the_reason_tells_whether_something_was_called(text, rules, reason, told
 
     assert folded(events, rules)["choices"][0]["finish_reason"] == told
     assert accumulated(streamed(events, rules))["finish_reason"] == told
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("tool_format", [HERMES, MISTRAL, MISTRAL_NAMED, LLAMA3, JSON])
+def test_a_forced_call_that_was_cut_is_no_content_wherever_it_was_cut(tool_format, size):
+    rules = AnswerRules(tool_format=tool_format, names=NAMES, is_forced=True)
+    text = tool_format.spell([("add", '{"a": 1}'), ("add", "{}")])
+
+    for end in range(1, len(text)):
+        events = played(text[:end], size, reason=FinishReason.LENGTH)
+        made = accumulated(streamed(events, rules))
+        told = folded(events, rules)["choices"][0]["message"]
+        assert not told["content"], text[:end]
+        assert (told["content"], told.get("tool_calls", [])) == (made["content"], made["tool_calls"])
+        assert made["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("is_forced", "reason"),
+    [(False, FinishReason.LENGTH), (True, FinishReason.STOP)],
+    ids=["free", "ended by a stop string"],
+)
+def test_any_other_answer_keeps_what_was_begun_of_a_call(is_forced, reason):
+    rules = AnswerRules(tool_format=JSON, names=NAMES, is_forced=is_forced)
+    text = JSON.spell([("add", "{}")]) + '\n{"name": "ad'
+    message = folded(played(text, 3, reason=reason), rules)["choices"][0]["message"]
+
+    assert message["content"].strip() == '{"name": "ad'
+    assert len(message["tool_calls"]) == 1
 
 
 def test_content_is_null_beside_calls_alone_and_text_otherwise():

@@ -116,3 +116,11 @@ def test_a_strict_schema_that_cannot_be_enforced_is_refused():
 
     assert caught.value.param == "tools"
     assert dialect().grammar(plan(tools=[loose], tool_choice="required"), "Hi")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_answers_that_have_to_be_calls_are_read_as_such(choice):
+    found = dialect(QWEN)
+
+    assert found.answer_rules(plan(tool_choice=choice), "Hi").is_forced
+    assert not found.answer_rules(plan(), "Hi").is_forced
