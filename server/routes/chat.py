@@ -2,6 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
+from engine import Request as EngineRequest
+from engine import Tokenizer
 from server.answering import (
     answer_whole,
     new_ticket,
@@ -19,7 +21,7 @@ from server.sse import TokenEventResponse
 from server.streams import open_streams
 from server.translate.call_plan import plan_calls
 from server.translate.chat import ChatChunks, ChatFold, to_request
-from server.translate.constraint import body_rule
+from server.translate.constraint import body_rule, reading_work
 
 MAX_TOP_LOGPROBS = 20
 
@@ -43,13 +45,13 @@ async def create_chat_completion(
     prompt_ids, plan, dialect = rendered.token_ids, plan_calls(body), dialect_of(engine, settings)
     rules = dialect.answer_rules(plan, rendered.text)
     ticket = new_ticket("chatcmpl", card, caller, body.model, settings)
-    ours = await engine.consult(
-        lambda tokenizer: to_request(
-            body, prompt_ids, ticket, max_context=card.max_context, encoder=tokenizer
-        ),
-        body.num_word_characters,
-    )
-    ours = dialect.applied(ours, plan, rendered.text, body_rule(body))
+
+    def requested(tokenizer: Tokenizer) -> EngineRequest:
+        ours = to_request(body, prompt_ids, ticket, max_context=card.max_context, encoder=tokenizer)
+        return dialect.applied(ours, plan, rendered.text, body_rule(body))
+
+    size = body.num_word_characters + reading_work(body, plan)
+    ours = await engine.consult(requested, size)
     grammar_param = body.constraint_param or ("tools" if body.tools else "functions")
     request.state.streams = streams = await open_streams(engine, [ours], grammar_param=grammar_param)
     if body.stream:

@@ -19,6 +19,7 @@ from server.schemas.completions import CompletionAnswer, CompletionChunk, Comple
 from server.sse import TokenEventResponse
 from server.streams import open_streams
 from server.translate.completions import CompletionChunks, CompletionFold, to_requests
+from server.translate.constraint import reading_work
 
 MAX_LOGPROBS, MAX_PROMPT_LOGPROBS = 5, 20
 
@@ -48,7 +49,8 @@ async def create_completion(
     require_places(settings, len(body.prompts) * body.num_generated)
     prompts = await read_prompts(engine, card, body)
     ticket = new_ticket("cmpl", card, caller, body.model, settings)
-    ours = await engine.consult(partial(to_requests, body, prompts, ticket), body.num_word_characters)
+    size = body.num_word_characters + reading_work(body)
+    ours = await engine.consult(partial(to_requests, body, prompts, ticket), size)
     request.state.streams = streams = await open_streams(engine, ours, grammar_param=body.constraint_param)
     if body.stream:
         return TokenEventResponse(streams, CompletionChunks(body, ticket, prompts), caller.request_id)

@@ -4,6 +4,7 @@ At most one of them may say something in one body. What a schema or grammar mean
 followed, is not known here.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, StrictBool, Tag, model_validator
@@ -15,6 +16,7 @@ from server.schemas.common import Text, WireModel, invalid
 MAX_CONSTRAINT_CHARS = 1 << 16
 MAX_CONSTRAINT_CHOICES = 1024
 MAX_DEPTH = 64
+"""Objects and arrays within one another in a JSON schema."""
 MAX_NAME_CHARS = 64
 
 ConstraintText = Annotated[Text, Field(min_length=1, max_length=MAX_CONSTRAINT_CHARS)]
@@ -23,6 +25,17 @@ Choices = Annotated[
     Field(min_length=1, max_length=MAX_CONSTRAINT_CHOICES, fail_fast=True),
 ]
 SchemaObject = dict[str, JsonValue]
+
+
+def depth_of(schema: object) -> int:
+    """How many objects and arrays stand within one another in `schema`, itself included."""
+    depth, level = 0, [schema]
+    while level := [value for value in level if isinstance(value, Mapping | list)]:
+        depth += 1
+        level = [
+            part for value in level for part in (value.values() if isinstance(value, Mapping) else value)
+        ]
+    return depth
 
 
 def _kind_of_schema(value: object) -> str | None:

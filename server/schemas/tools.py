@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from server.contract.chat import CHAT
 from server.contract.fields import ContractField
 from server.schemas.common import UNSUPPORTED_PARAMETER, Text, WireModel, invalid
+from server.schemas.constraint import MAX_DEPTH, depth_of
 
 MAX_TOOLS = 128
 MAX_CALLS = 128
@@ -67,6 +68,12 @@ class FunctionDefinition(WireModel):
                 "invalid_value",
                 "Invalid schema for a function: it must be a JSON Schema of 'type': 'object', not {kind}",
                 {"kind": repr(kind)[:60]},
+            )
+        if (depth := depth_of(schema)) > MAX_DEPTH:
+            raise PydanticCustomError(
+                "invalid_value",
+                "A function's schema must be nested at most {limit} levels deep, not {depth}",
+                {"limit": MAX_DEPTH, "depth": depth},
             )
         if len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
             raise PydanticCustomError(

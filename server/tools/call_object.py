@@ -59,9 +59,8 @@ def read_call(
         if (yield from feed.literal(",")):
             continue
         if not (yield from feed.literal("}")):
-            if not call.is_told:
-                return Verdict.REFUSED
-            return Verdict.BROKEN if (yield from feed.peek()) else Verdict.COMPLETE
+            is_whole = call.is_told and not (yield from feed.peek())
+            return Verdict.COMPLETE if is_whole else Verdict.BROKEN if call.is_told else Verdict.REFUSED
         break
     if call.is_told:
         return Verdict.COMPLETE

@@ -21,7 +21,6 @@ from server.translate.answer_parts import (
     delta_of,
     message_of,
 )
-from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
@@ -54,7 +53,7 @@ def to_request(
     max_context: int,
     encoder: Encoder,
 ) -> Request:
-    """The engine's request; without a limit in the body, an answer may fill the context.
+    """The engine's request, without a grammar; without a limit in the body, an answer may fill the context.
 
     Raises ContextLengthError where both do not fit, RequestError for what only the engine's own types refuse.
     """
@@ -66,7 +65,6 @@ def to_request(
         logprobs=bool(body.logprobs),
         num_top_logprobs=body.top_logprobs or 0,
         prompt_logprobs=body.prompt_logprobs,
-        grammar=body_grammar(body),
     )
     return Request(
         request_id=ticket.answer_id,

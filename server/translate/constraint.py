@@ -15,7 +15,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from engine import RequestError
-from server.schemas.constraint import MAX_CONSTRAINT_CHARS, ConstrainedBody, ResponseFormat, StructuredOutputs
+from server.schemas.constraint import (
+    MAX_CONSTRAINT_CHARS,
+    MAX_DEPTH,
+    ConstrainedBody,
+    ResponseFormat,
+    StructuredOutputs,
+    depth_of,
+)
+from server.translate.call_plan import CallPlan
 
 ANY_TEXT = "/(?s:.*)/"
 """A rule for any text at all; behind it another can only follow a `suffix`, or a special token."""
@@ -33,6 +41,8 @@ OBJECT = {"type": "object"}
 VALUES = frozenset({"const", "enum", "default", "examples"})
 HOLDS_ONE = frozenset({"items", "additionalProperties", "additionalItems"})
 MAX_SCHEMA_CHARS = 2 * MAX_CONSTRAINT_CHARS
+MAX_GBNF_WORK = 8_000_000
+"""Rules times characters: the translator may read all of it once for each rule, which takes up to 0.8 s."""
 
 
 def body_grammar(body: ConstrainedBody) -> str:
@@ -55,6 +65,12 @@ def body_rule(body: ConstrainedBody) -> str:
         grammar=body.guided_grammar,
     )
     return _structured_rule(wanted, body.constraint_param or "")
+
+
+def reading_work(body: ConstrainedBody, plan: CallPlan | None = None) -> int:
+    """How many characters of work it may be to write a body's grammar; none where it needs none."""
+    needs_grammar = body.constraint_param is not None or (plan is not None and plan.needs_grammar)
+    return MAX_GBNF_WORK if needs_grammar else 0
 
 
 def json_rule(
@@ -167,7 +183,13 @@ def _structured_rule(wanted: StructuredOutputs, param: str) -> str:
 
 
 def _read_schema(given: Mapping[str, object] | str | bool, param: str) -> Mapping[str, object] | bool:
-    """The schema, which may come as text; RequestError if it is none, or too large."""
+    """The schema, which may come as text; RequestError if it is none, too deep, or too large."""
+    schema = _parsed_schema(given, param) if isinstance(given, str) else given
+    if (depth := depth_of(schema)) > MAX_DEPTH:
+        raise RequestError(
+            f"the JSON schema in '{param}' is nested {depth} levels deep; at most {MAX_DEPTH} are taken",
+            param,
+        )
     if not isinstance(given, str):
         length = len(json.dumps(given))
         if length > MAX_SCHEMA_CHARS:
@@ -176,7 +198,10 @@ def _read_schema(given: Mapping[str, object] | str | bool, param: str) -> Mappin
                 "taken",
                 param,
             )
-        return given
+    return schema
+
+
+def _parsed_schema(given: str, param: str) -> Mapping[str, object] | bool:
     try:
         schema = json.loads(given)
     except (ValueError, RecursionError) as error:
@@ -190,8 +215,15 @@ def _read_schema(given: Mapping[str, object] | str | bool, param: str) -> Mappin
 
 def _read_grammar(given: str, param: str) -> str:
     """The grammar in Lark, into which GBNF is translated: that writes `::=` where Lark has a colon."""
-    if "::=" not in given:
+    num_rules = given.count("::=")
+    if not num_rules:
         return given
+    if num_rules * len(given) > MAX_GBNF_WORK:
+        raise RequestError(
+            f"the GBNF grammar in '{param}' has {num_rules} rules in {len(given)} characters; the product of both "
+            f"may be {MAX_GBNF_WORK}; make it smaller, or write it in Lark",
+            param,
+        )
     # Here, since it loads the library, and few ask for it.
     from llguidance.gbnf_to_lark import gbnf_to_lark  # noqa: PLC0415
 

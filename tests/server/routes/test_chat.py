@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from engine.text.tokenizer_threads import INLINE_CHARACTERS
+from server.translate import constraint
 from tests.server.translate.test_generation import plain_usage
 from tests.support.bodies import (
     CHAT,
@@ -157,3 +159,30 @@ async def test_a_stream_tells_once_what_the_cache_knew(client):
     chunks = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if "{" in line]
 
     assert [chunk["cache_debug"] for chunk in chunks if "cache_debug" in chunk] == [WHAT_THE_CACHE_KNEW]
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, "/v1/completions"])
+async def test_a_grammar_is_read_beside_the_event_loop_whatever_its_length(client, engine, monkeypatch, path):
+    begun: list[int] = []
+    read: list[list[int]] = []
+    consult, read_grammar = engine.consult, constraint._read_grammar
+
+    async def consult_and_tell(work, size):
+        begun.append(size)
+        try:
+            return await consult(work, size)
+        finally:
+            begun.pop()
+
+    def read_and_tell(given, param):
+        read.append([*begun])
+        return read_grammar(given, param)
+
+    monkeypatch.setattr(engine, "consult", consult_and_tell)
+    monkeypatch.setattr(constraint, "_read_grammar", read_and_tell)
+    body = CHAT if path == CHAT_PATH else {"model": MODEL_ID, "prompt": "Hi"}
+    answer = await client.post(path, json={**body, "guided_grammar": 'root ::= "x"'})
+
+    assert answer.status_code == 200
+    assert len(read) == 1
+    assert read[0][0] > INLINE_CHARACTERS

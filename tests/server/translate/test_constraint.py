@@ -6,7 +6,9 @@ import llguidance
 import pytest
 
 from engine import RequestError
-from server.schemas.constraint import ConstrainedBody
+from server.schemas.constraint import MAX_DEPTH, ConstrainedBody
+from server.schemas.tools import ToolBody
+from server.translate.call_plan import plan_calls
 from server.translate.constraint import (
     ANY_TEXT,
     MAX_SCHEMA_CHARS,
@@ -14,6 +16,8 @@ from server.translate.constraint import (
     choice_rule,
     json_rule,
     lark_rule,
+    reading_work,
+    refuse_unenforced,
     regex_rule,
     text_rule,
     to_grammar,
@@ -241,5 +245,60 @@ def test_a_schema_is_searched_once_however_deep_it_is():
         schema = {"items": schema}
 
     with pytest.raises(RequestError) as caught:
-        grammar_of(guided_json=schema)
+        refuse_unenforced(schema, "guided_json")
     assert f" at #{'/items' * depth}, " in caught.value.message
+
+
+@pytest.mark.parametrize("form", [dict, json.dumps], ids=["object", "text"])
+def test_a_schema_has_a_greatest_depth(form):
+    def nested(depth):
+        schema = {"type": "object"}
+        for _ in range((depth - 1) // 2):
+            schema = {"anyOf": [schema]}
+        return ConstrainedBody(guided_json=form(schema))
+
+    body_grammar(nested(MAX_DEPTH - 1))
+    with pytest.raises(
+        RequestError, match=f"nested {MAX_DEPTH + 1} levels deep; at most {MAX_DEPTH}"
+    ) as caught:
+        body_grammar(nested(MAX_DEPTH + 1))
+
+    assert caught.value.param == "guided_json"
+
+
+def test_gbnf_whose_translation_would_take_long_is_refused_before_it_is_begun():
+    rules = "".join(f'a{i} ::= "x" a{i + 1}\n' for i in range(900))
+
+    with pytest.raises(RequestError, match=r"901 rules in 1.* characters; .* write it in Lark") as caught:
+        body_grammar(ConstrainedBody(guided_grammar=f"root ::= a0\n{rules}"))
+
+    assert caught.value.param == "guided_grammar"
+    assert "start" in body_grammar(ConstrainedBody(guided_grammar='root ::= "x" | root "y"'))
+
+
+def test_only_a_body_that_needs_a_grammar_has_one_to_be_written():
+    tools = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+    assert reading_work(ConstrainedBody()) == 0
+    assert reading_work(ConstrainedBody(), plan_calls(ToolBody.model_validate(tools))) == 0
+    assert reading_work(ConstrainedBody(guided_regex="a")) > 0
+    assert (
+        reading_work(
+            ConstrainedBody(), plan_calls(ToolBody.model_validate({**tools, "tool_choice": "required"}))
+        )
+        > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("keyword", "is_schema"),
+    [("const", False), ("default", False), ("properties", True)],
+)
+def test_a_value_in_a_schema_is_not_read_as_one(keyword, is_schema):
+    schema = {keyword: {"a": {"minProperties": 5}}}
+
+    if is_schema:
+        with pytest.raises(RequestError):
+            refuse_unenforced(schema, "guided_json")
+    else:
+        refuse_unenforced(schema, "guided_json")
