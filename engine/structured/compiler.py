@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError, OverloadedError
+from engine.errors import EngineError, OverloadedError, RequestError
 from engine.messages import Vocabulary
 from engine.structured.automaton import Automaton
 from engine.structured.mask import MaskTable
@@ -104,7 +104,7 @@ class GrammarCompiler:
         Raises OverloadedError when too many wait already.
         """
         compiled = self._cache.get(grammar)
-        if compiled is None:
+        if compiled is None or _may_be_tried_again(compiled):
             if sum(not wish.compiled.done() for wish in self._wishes.values()) >= MAX_WAITING:
                 raise OverloadedError(f"{MAX_WAITING} grammars wait to be compiled; try again in 1 s")
             assert self._library is not None, "the vocabulary comes before the first grammar"
@@ -194,6 +194,13 @@ def _outcome(compiled: "Future[Grammar]") -> Grammar | EngineError:
         return error.fresh()
     logger.error("grammar failed", exc_info=error)
     return EngineError(f"the constraint on the output could not be compiled: {type(error).__name__}: {error}")
+
+
+def _may_be_tried_again(compiled: "Future[Grammar]") -> bool:
+    """Whether it failed by no fault of the grammar, so that the failure is nothing to remember."""
+    if not compiled.done():
+        return False
+    return compiled.cancelled() or not isinstance(compiled.exception(), RequestError | None)
 
 
 def _waited_too_long() -> OverloadedError:

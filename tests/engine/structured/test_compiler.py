@@ -1,5 +1,6 @@
 import queue
 import threading
+from concurrent.futures import Future
 
 import pytest
 
@@ -51,6 +52,44 @@ def test_a_grammar_becomes_an_automaton_whose_masks_are_known_by_its_sequence(wo
     assert isinstance(grammar, Grammar)
     assert not automaton.is_complete
     assert world.masks.fill([7]).result().any()
+
+
+def test_a_trial_serves_the_next_grammar_whatever_became_of_the_last():
+    class Failing:
+        def refusal(self, _):
+            raise OverloadedError("not now")
+
+    opened, trials, trial = Future(), queue.LifoQueue(), Failing()
+    opened.set_result(None)
+    trials.put(trial)
+
+    with pytest.raises(OverloadedError):
+        module._compile(opened, trials, 'start: "a"')
+    assert trials.get_nowait() is trial
+
+
+def test_a_failure_that_is_no_fault_of_the_grammar_is_not_remembered(world, monkeypatch):
+    def fail(*_):
+        raise OverloadedError("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_compile", fail)
+        world.compiler.begin("a", 'start: "a"')
+        ((_, error),) = world.take()
+    world.compiler.begin("b", 'start: "a"')
+    ((_, grammar),) = world.take()
+
+    assert isinstance(error, OverloadedError)
+    assert isinstance(grammar, Grammar)
+
+
+def test_a_wrong_grammar_is_remembered_as_such(world):
+    world.compiler.begin("a", "start: x")
+    world.take()
+    world.compiler.begin("b", "start: x")
+
+    ((_, error),) = world.compiler.take_ready()
+    assert isinstance(error, RequestError)
 
 
 def test_a_wrong_grammar_is_told_to_its_own_request(world):
