@@ -20,7 +20,7 @@ MAX_BAD_WORDS = 1024
 MAX_BREAKERS = 256
 MAX_IDS_IN_A_WORD = 256
 MAX_GRAMMAR_CHARS = 1 << 18
-MAX_PRIORITY = 1 << 31
+MAX_PRIORITY = 100  # so that ageing makes up for the largest difference within hours, not years
 SEED_BITS = 64
 LEAST_TEMPERATURE = 1e-5
 """Below this a temperature counts as 0: logits in single precision, divided by it, would soon overflow."""

@@ -107,7 +107,7 @@ REQUEST = (
     works(
         "priority",
         1,
-        "Of one API key's requests those with a lower number go first, until the others have waited long.",
+        "Of one API key's requests those with a lower number go first, until the others have waited long; -100 to 100.",
         source=PEERS,
     ),
     works(

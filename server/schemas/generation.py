@@ -17,6 +17,7 @@ from server.schemas.constraint import ConstrainedBody
 
 MAX_CHOICES = 128
 MAX_TIMEOUT_S = 1e6
+MAX_PRIORITY = 100
 MAX_BIASES = 1024
 MAX_TOKEN_IDS = 1 << 20
 MAX_WORDS = 256
@@ -72,7 +73,7 @@ class GenerationBody(ConstrainedBody):
     truncate_prompt_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     cache_salt: Annotated[Text, Field(min_length=1, max_length=256)] | None = None
     cache_debug: StrictBool | None = None
-    priority: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = None
+    priority: Annotated[StrictInt, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
     timeout: Annotated[Number, Field(gt=0, le=MAX_TIMEOUT_S)] | None = None
     user: Text | None = None
     metadata: Annotated[dict[str, Text], Field(max_length=MAX_METADATA)] | None = None

@@ -37,6 +37,7 @@ def refused(**fields: object) -> dict:
         ("stop_token_ids", ["x"]),
         ("truncate_prompt_tokens", 0),
         ("priority", 1.5),
+        ("priority", 101),
         ("prompt_logprobs", -1),
     ],
     ids=str,
