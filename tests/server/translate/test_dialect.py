@@ -1,7 +1,7 @@
 import pytest
 
 from engine import Request, RequestError, SamplingParams
-from server.reasoning import THINK
+from server.reasoning import TAGS, THINK
 from server.schemas.tools import ToolBody
 from server.tools.formats import HERMES, JSON, MISTRAL
 from server.translate.answer_parts import PLAIN_RULES
@@ -124,3 +124,9 @@ def test_answers_that_have_to_be_calls_are_read_as_such(choice):
 
     assert found.answer_rules(plan(tool_choice=choice), "Hi").is_forced
     assert not found.answer_rules(plan(), "Hi").is_forced
+
+
+def test_past_reasoning_is_kept_in_the_models_tags_only_where_it_is_wanted():
+    assert dialect().turn_style(keeps_reasoning=False).past_reasoning is None
+    assert dialect().turn_style(keeps_reasoning=True).past_reasoning == THINK
+    assert dialect("[THINK][/THINK]").turn_style(keeps_reasoning=True).past_reasoning == TAGS["mistral"]
