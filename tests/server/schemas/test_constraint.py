@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from server.schemas.constraint import MAX_CONSTRAINT_CHARS, ConstrainedBody
+from server.schemas.constraint import MAX_CONSTRAINT_CHARS, ConstrainedBody, depth_of
 
 ONE_OF_EACH = {
     "response_format": {"type": "json_object"},
@@ -106,3 +106,10 @@ def test_the_object_of_all_kinds_needs_exactly_one(value):
 def test_a_schema_may_be_an_object_its_text_or_a_truth_value(value):
     assert read(guided_json=value).guided_json == value
     assert read(structured_outputs={"json": value}).structured_outputs.json_ == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "depth"), [(True, 0), ({}, 1), ({"enum": [1]}, 2), ({"a": {}, "b": [{"c": 1}, 2]}, 3)], ids=str
+)
+def test_depth_counts_objects_and_arrays(schema, depth):
+    assert depth_of(schema) == depth

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from server.schemas.constraint import MAX_DEPTH
 from server.schemas.tools import MAX_SCHEMA_CHARS, MAX_TOOLS, ToolBody
 
 
@@ -109,3 +110,17 @@ def test_the_older_fields_declare_functions_too():
 def test_functions_of_one_age_are_not_chosen_by_the_field_of_the_other(choice):
     assert refused(functions=[{"name": "f"}], tool_choice=choice)["ctx"]["param"] == "tool_choice"
     assert refused(tools=[tool()], function_call=choice)["ctx"]["param"] == "function_call"
+
+
+def test_a_functions_schema_has_a_greatest_depth():
+    def nested(depth):
+        schema = {}
+        for _ in range(depth - 1):
+            schema = {"items": schema}
+        return [tool(parameters=schema)]
+
+    ToolBody.model_validate({"tools": nested(MAX_DEPTH)})
+    complaint = refused(tools=nested(MAX_DEPTH + 1))
+
+    assert complaint["loc"] == ("tools", 0, "function", "parameters")
+    assert complaint["msg"].endswith("nested at most 64 levels deep, not 65")
