@@ -1,5 +1,6 @@
 """Faults, each in a real server with load on it: what its callers see, and that it is whole afterwards."""
 
+import contextlib
 import json
 import os
 import re
@@ -84,6 +85,21 @@ class Reader(threading.Thread):
     def endings(self):
         """The code of each error, and a word for each [DONE]."""
         return re.findall(r'"code":\s*"(\w+)"', self.sent) + re.findall(r"data: \[(DONE)\]", self.sent)
+
+
+def wait_begun(*connections):
+    """Wait until each answer has begun to arrive, and take nothing of it."""
+    for connection in connections:
+        connection.recv(1, socket.MSG_PEEK)
+
+
+def rest_of(connection):
+    """What had arrived when the connection was closed, or was cut off."""
+    rest = b""
+    with connection, contextlib.suppress(ConnectionResetError):
+        while some := connection.recv(1 << 16):
+            rest += some
+    return rest
 
 
 def under_load(server, *bodies):
@@ -181,13 +197,13 @@ def test_a_fault_in_the_tokenizer_ends_that_request_alone(faulty, times):
 def test_clients_that_never_read_are_cut_off_and_hurt_nobody(faulty):
     body = {**LONG, "prompt": [60, 61], "max_tokens": 20_000, "logprobs": 5}
     stuck = [connect(faulty, body, "none") for _ in range(NUM_STREAMS)]
-    faulty.wait_load(num_running=NUM_STREAMS)
+    wait_begun(*stuck)
     status, _, _ = ask(faulty, SHORT, "none")
     faulty.wait_load(num_running=0)
-    for connection in stuck:
-        connection.close()
+    told = [rest_of(connection) for connection in stuck]
 
     assert status == 200
+    assert not any(b"[DONE]" in rest for rest in told)
     assert_whole(faulty)
 
 
@@ -203,7 +219,7 @@ def test_a_client_that_sends_a_byte_a_second_is_told_so_and_let_go(faulty):
 
 def test_a_client_that_closes_its_half_of_the_connection_counts_as_gone(faulty):
     half = connect(faulty, {**LONG, "prompt": [60, 61]}, "none")
-    faulty.wait_load(num_running=1)
+    wait_begun(half)
     half.shutdown(socket.SHUT_WR)
     faulty.wait_load(num_running=0)
     half.close()

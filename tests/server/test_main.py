@@ -78,6 +78,7 @@ def test_an_address_that_is_taken_is_one_line_and_status_one(live, capsys, tmp_p
 def test_an_interrupted_fetch_ends_without_a_traceback():
     code = (
         "import signal, sys, server.__main__ as command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a shell's background jobs ignore
         "command.resolve = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
         "sys.exit(command.main(['pull', 'm']))"
     )
