@@ -44,9 +44,6 @@ def test_litellm_completes_streams_and_maps_errors(python_script):
     assert seen["num_top"]
     assert set(seen["num_top"]) == {2}
     assert seen["errors"] == ["BadRequestError", "NotFoundError"]
-    whole, streamed = seen["calls"]
-    assert whole == streamed
-    assert (whole[0], whole[1]["city"] in ("Paris", "London")) == ("get_weather", True)
 
 
 def test_the_node_package_reads_every_kind_of_answer(node_script):
@@ -84,6 +81,7 @@ def test_instructor_reads_a_typed_answer_out_of_a_call(python_script):
     """No word is scripted here: the call is constrained, so even a model this small makes a valid one."""
     seen = python_script("instructor_tools_client", question=QUESTION)
 
-    assert (seen["name"], seen["arguments"]) == ("City", seen["city"])
+    assert seen["name"] == "City"
+    assert seen["city"] == {name: seen["arguments"][name] for name in ("city", "country", "size")}
     assert seen["city"]["size"] in ("small", "large")
     assert seen["finish_reason"] == "stop"

@@ -29,25 +29,7 @@ for changes in ({"temperature": 9}, {"model": "openai/unheard-of"}):
         errors.append(type(error).__name__)
     except (litellm.exceptions.BadRequestError, litellm.exceptions.NotFoundError) as error:
         errors.append(type(error).__name__)
-schema = {
-    "type": "object",
-    "properties": {"city": {"type": "string", "enum": ["Paris", "London"]}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-tools = [{"type": "function", "function": {"name": "get_weather", "parameters": schema}}]
-named = {"type": "function", "function": {"name": "get_weather"}}
-called = litellm.completion(**{**chat, "max_tokens": 60}, tools=tools, tool_choice=named)
-fragments = list(
-    litellm.completion(**{**chat, "max_tokens": 60}, tools=tools, tool_choice=named, stream=True)
-)
-rebuilt = litellm.stream_chunk_builder(fragments)
 answer = {
-    "calls": [
-        [call.function.name, json.loads(call.function.arguments)]
-        for one in (called, rebuilt)
-        for call in one.choices[0].message.tool_calls
-    ],
     "text": whole.choices[0].message.content,
     "finish_reason": whole.choices[0].finish_reason,
     "usage": whole.usage.completion_tokens,
