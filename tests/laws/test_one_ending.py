@@ -156,7 +156,7 @@ def check(world: World) -> None:
     with_logprobs=st.lists(st.booleans(), min_size=NUM_REQUESTS, max_size=NUM_REQUESTS),
     script=st.lists(actions, max_size=25),
 )
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 def test_every_stream_ends_once(with_logprobs: list[bool], script: list[tuple]):
     async def run() -> None:
         world = World(with_logprobs)

@@ -12,7 +12,7 @@ COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases"
 
 def test_the_laws_hold_under_random_work():
     run_state_machine_as_test(
-        PoolMachine, settings=settings(max_examples=80, stateful_step_count=40, derandomize=True, **COMMON)
+        PoolMachine, settings=settings(max_examples=150, stateful_step_count=40, derandomize=True, **COMMON)
     )
 
 
