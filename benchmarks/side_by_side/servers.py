@@ -103,24 +103,40 @@ def running(contestant: Contestant, log: Path, patience_s: float) -> Iterator[Ru
     """
     port = free_port()
     command = [word.replace("{port}", str(port)) for word in contestant.command]
-    with log.open("wb") as output:
+    process = None
+    try:
         begin_s = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            env=os.environ | contestant.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            if not asyncio.run(_answers(url, process, begin_s + patience_s)):
-                tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-20:])
-                raise RuntimeError(f"{contestant.label} did not answer; its last lines:\n{tail}")
-            yield Running(url=url, pid=process.pid, first_answer_s=time.perf_counter() - begin_s)
-        finally:
+        with log.open("wb") as output, _held_back(signal.SIGTERM, signal.SIGINT):
+            process = subprocess.Popen(
+                command,
+                env=os.environ | contestant.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        url = f"http://127.0.0.1:{port}"
+        if not asyncio.run(_answers(url, process, begin_s + patience_s)):
+            tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-20:])
+            raise RuntimeError(f"{contestant.label} did not answer; its last lines:\n{tail}")
+        yield Running(url=url, pid=process.pid, first_answer_s=time.perf_counter() - begin_s)
+    finally:
+        if process is not None:
             _end(process)
+
+
+@contextmanager
+def _held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Let these signals act after the block: amid a start they would leave a process that nobody ends."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def free_port() -> int:

@@ -1,5 +1,7 @@
 """Servers are started as their presets say, found ready by their first answer, and ended with all they began."""
 
+import signal
+import subprocess
 import sys
 import urllib.request
 
@@ -117,3 +119,26 @@ def test_presets_of_a_file_stand_over_the_built_in_ones(tmp_path):
 
     assert Contestant.read("mine", presets).command == ("serve", "{port}")
     assert "ringserve" in presets
+
+
+def test_a_signal_amid_a_start_leaves_no_process(tmp_path, monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            started.append(psutil.Process(self.pid))
+            signal.raise_signal(signal.SIGTERM)  # before its maker has it in hand
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with (
+            pytest.raises(SystemExit, match="143"),
+            running(Contestant.read("tiny", PRESETS), tmp_path / "log", 60),
+        ):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert psutil.wait_procs(started, timeout=10)[1] == []
