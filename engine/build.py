@@ -17,6 +17,7 @@ from engine.execution.device import (
     choose_cache_dtype,
     choose_device,
     choose_dtype,
+    choose_steps_in_flight,
     requested_dtype,
     set_cpu_threads,
 )
@@ -98,7 +99,7 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         intake=intake, scheduler=scheduler, runner=runner, outbox=outbox, meter=StepMeter(scheduler)
     )
     return BuiltEngine(
-        loop=StepLoop(parts, config.scheduling.steps_in_flight),
+        loop=StepLoop(parts, choose_steps_in_flight(config.scheduling, device)),
         intake=intake,
         pool=pool,
         scheduler=scheduler,

@@ -83,7 +83,8 @@ class SchedulingConfig:
     """What one step may hold, and how many sequences there may be.
 
     `max_step_tokens` is the token budget of a step; `max_chunk_tokens` the most uncommitted
-    positions of one sequence (the C of the ring); `steps_in_flight` 1, or 2 with look-ahead.
+    positions of one sequence (the C of the ring); `steps_in_flight` 1, or 2 with look-ahead; None is 2 on a
+    GPU, and 1 on a CPU, which computes a step while it is begun.
     `max_per_key` is the most sequences of one caller, None for no limit of its own. With
     `admission` optimistic a sequence begins when what it needs now is free, with guaranteed when
     the worst case of all is. A point of priority weighs `priority_ageing_s` seconds of waiting.
@@ -96,7 +97,7 @@ class SchedulingConfig:
     max_per_key: int | None = None
     admission: str = "optimistic"
     priority_ageing_s: float = 30.0
-    steps_in_flight: int = 1
+    steps_in_flight: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_step_tokens", "max_chunk_tokens", "max_running"):
@@ -114,7 +115,7 @@ class SchedulingConfig:
                 f"max_step_tokens is {self.max_step_tokens}, below max_running {self.max_running}; a step must "
                 "have room for one token of every running sequence"
             )
-        if self.steps_in_flight not in (1, 2):
+        if self.steps_in_flight not in (None, 1, 2):
             raise ConfigError(f"steps_in_flight is {self.steps_in_flight}; it must be 1 or 2")
 
 

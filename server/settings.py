@@ -7,70 +7,29 @@ starts nothing: it gives the engine its `EngineConfig` and the server its own va
 
 import ipaddress
 import os
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliPositionalArg,
-    NoDecode,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import ByteSize, Field, FilePath, SecretStr, field_validator, model_validator
+from pydantic_settings import CliPositionalArg, NoDecode, SettingsConfigDict
 
 from engine import (
     DEMO_MODEL,
     CacheConfig,
-    ConfigError,
     EngineConfig,
     ModelConfig,
     ModelSource,
     SchedulingConfig,
     SupervisionConfig,
 )
+from server.command_line import ENV_PREFIX, Command
 from server.keys import DEFAULT_SCOPES, Scopes, digest_of, read_keys
-
-ENV_PREFIX = "RINGSERVE_"
 
 
 def default_cache_dir() -> Path:
     """The user's cache folder for this program: under XDG_CACHE_HOME, or under ~/.cache without it."""
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))  # the standard ignores a relative path
     return (root if root.is_absolute() else Path.home() / ".cache") / "ringserve"
-
-
-class Command(BaseSettings):
-    """What the settings of all subcommands share: where they are read from, and how they are refused."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="ignore",
-        cli_kebab_case=True,
-        cli_implicit_flags="toggle",
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        cli_show_env_vars=True,
-        cli_exit_on_error=False,
-    )
-
-    @classmethod
-    def from_command_line(cls, arguments: list[str]) -> Self:
-        """Read `arguments`, then the environment; `--help` prints and exits.
-
-        Raises ConfigError with one line that names the setting, its value and what is wrong.
-        """
-        _refuse_empty_values(arguments)
-        try:
-            return CliApp.run(cls, cli_args=arguments)
-        except ValidationError as error:
-            raise ConfigError(_first_complaint(error)) from error
-        except SettingsError as error:
-            raise ConfigError(str(error).removeprefix("error parsing CLI: ")) from error
 
 
 class PullSettings(Command):
@@ -230,6 +189,11 @@ class Settings(PullSettings):
     priority_ageing_s: float = Field(
         30.0, description="Seconds of waiting that make up for one point of priority."
     )
+    steps_in_flight: int | None = Field(
+        None,
+        description="Steps begun before the first of them is finished: 1, or 2 so that a GPU never waits for the "
+        "host; left out: 2 on a GPU, 1 on a CPU.",
+    )
     request_timeout_s: float | None = Field(
         None,
         gt=0,
@@ -363,6 +327,7 @@ class Settings(PullSettings):
                 max_per_key=self.max_per_key,
                 admission=self.admission,
                 priority_ageing_s=self.priority_ageing_s,
+                steps_in_flight=self.steps_in_flight,
             ),
             supervision=SupervisionConfig(
                 start_timeout_s=self.start_timeout_s,
@@ -375,26 +340,8 @@ class Settings(PullSettings):
         )
 
 
-def _refuse_empty_values(arguments: list[str]) -> None:
-    """An empty environment variable counts as unset, but `--api-key "$FORGOTTEN"` must not."""
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        if argument.startswith("--") and (argument.endswith("=") or following == ""):
-            raise ConfigError(f"{argument.removesuffix('=')} is empty; give it a value or leave it out")
-
-
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _first_complaint(error: ValidationError) -> str:
-    complaint = error.errors(include_url=False)[0]
-    message = complaint["msg"].removeprefix("Value error, ")
-    if not complaint["loc"]:
-        return message
-    name = str(complaint["loc"][0])
-    flag = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
-    shown = "" if name == "api_key" else f" is {complaint['input']!r}"
-    return f"{flag} ({ENV_PREFIX}{name.upper()}){shown}: {message}"

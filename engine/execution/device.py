@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from engine.config import CacheConfig, ModelConfig
+from engine.config import CacheConfig, ModelConfig, SchedulingConfig
 from engine.errors import ConfigError
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -75,6 +75,13 @@ def num_usable_cores(quota_file: Path = CGROUP_QUOTA) -> int:
     except (OSError, ValueError):  # no cgroup v2 here
         return num_cores
     return num_cores if quota == "max" else max(1, min(num_cores, -(-int(quota) // int(period))))
+
+
+def choose_steps_in_flight(config: SchedulingConfig, device: torch.device) -> int:
+    """As many as `config` names; else one of look-ahead where the device computes while the host goes on."""
+    if config.steps_in_flight is not None:
+        return config.steps_in_flight
+    return 2 if device.type == "cuda" else 1
 
 
 def cache_bytes(config: CacheConfig, device: torch.device) -> int:

@@ -177,6 +177,7 @@ def test_every_engine_setting_reaches_the_engine():
         "max_per_key": 3,
         "admission": "guaranteed",
         "priority_ageing_s": 5.0,
+        "steps_in_flight": 2,
         "start_timeout_s": 7.0,
         "step_timeout_s": 8.0,
         "max_restarts": 9,

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from engine.config import CacheConfig, ModelConfig
+from engine.config import CacheConfig, ModelConfig, SchedulingConfig
 from engine.errors import ConfigError
 from engine.execution import device as devices
 
@@ -50,6 +50,15 @@ def test_the_cache_has_the_dtype_asked_for_or_the_models(kv_dtype, expected):
 def test_a_cpu_pool_has_256_mebibytes_unless_told_otherwise():
     assert devices.cache_bytes(CacheConfig(), CPU) == 256 << 20
     assert devices.cache_bytes(CacheConfig(kv_cache_bytes=12345), CPU) == 12345
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"), [(None, "cuda", 2), (None, "cpu", 1), (1, "cuda", 1), (2, "cpu", 2)]
+)
+def test_one_step_is_looked_ahead_on_a_gpu_unless_told_otherwise(asked, device, expected):
+    config = SchedulingConfig(steps_in_flight=asked)
+
+    assert devices.choose_steps_in_flight(config, torch.device(device)) == expected
 
 
 def test_threads_default_to_the_cores_this_process_may_use():
