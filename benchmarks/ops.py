@@ -121,13 +121,19 @@ def paged(num_sequences: int, chunk: int, length: int) -> tuple[Batch, LayerCach
     slots = torch.cat([sequence * blocks * BLOCK_SIZE + positions for sequence in range(num_sequences)])
     shape = (num_sequences * blocks * BLOCK_SIZE, KV_HEADS, HEAD)
     group = GroupBatch(
-        window=None, block_size=BLOCK_SIZE, slots=slots, tables=tables, bases=(0,) * num_sequences
+        window=None,
+        block_size=BLOCK_SIZE,
+        slots=slots,
+        tables=tables,
+        bases=(0,) * num_sequences,
+        base_positions=torch.zeros(num_sequences, dtype=torch.int64),
     )
     batch = Batch(
         token_ids=torch.zeros(len(slots), dtype=torch.int64),
         positions=positions.repeat(num_sequences),
         wanted_rows=torch.arange(len(slots)),
         row_starts=tuple(range(0, len(slots) + 1, chunk)),
+        row_bounds=torch.arange(0, len(slots) + 1, chunk),
         starts=(length - chunk,) * num_sequences,
         groups=(group,),
     )

@@ -21,6 +21,7 @@ class GroupBatch:
     `tables` are rotated: the first entry is the oldest block a chunk reads, and position p of
     chunk s lies in slot `tables[s, (p - bases[s]) // B] * B + p % B`. Rows are padded with block 0.
     `window` counts the visible positions, the query's own included; None means all.
+    `base_positions` are the bases once more, for kernels that may not wait for the host to tell.
     """
 
     window: int | None
@@ -28,16 +29,21 @@ class GroupBatch:
     slots: Tensor  # [T] int64: where each token's key and value are written
     tables: Tensor  # [S, M] int64
     bases: tuple[int, ...]  # [S] position of each table's first slot, a multiple of B
+    base_positions: Tensor  # [S] int64, on the device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The inputs of one forward pass. Chunk s is rows [row_starts[s], row_starts[s + 1])."""
+    """The inputs of one forward pass. Chunk s is rows [row_starts[s], row_starts[s + 1]).
+
+    `row_bounds` are the row starts once more, on the device.
+    """
 
     token_ids: Tensor  # [T] int64
     positions: Tensor  # [T] int64
     wanted_rows: Tensor  # [R] int64: the rows whose final hidden state is wanted
     row_starts: tuple[int, ...]  # [S + 1]
+    row_bounds: Tensor  # [S + 1] int64
     starts: tuple[int, ...]  # [S] first position of each chunk
     groups: tuple[GroupBatch, ...]  # [G]
 

@@ -43,14 +43,16 @@ def pack(plan: StepPlan, layout: CacheLayout, device: torch.device) -> PackedSte
         list(chain.from_iterable([range(chunk.start, chunk.stop) for chunk in chunks])),
         _scored_rows(chunks, row_starts) + [row_starts[index + 1] - 1 for index in drawing],
         score_ids,
+        list(row_starts),
     ]
     widths = [max(len(chunk.tables[g].block_ids) for chunk in chunks) for g in range(len(layout.groups))]
     for index, width in enumerate(widths):
         columns.append(_slots(chunks, index, layout.block_size))
         columns.append(_padded_tables(chunks, index, width))
-    token_ids, positions, wanted_rows, scored, *places = _to_device(columns, device)
+        columns.append([chunk.tables[index].first_block * layout.block_size for chunk in chunks])
+    token_ids, positions, wanted_rows, scored, row_bounds, *places = _to_device(columns, device)
     groups = tuple(
-        _group_batch(layout.groups[g], layout.block_size, chunks, g, (places[2 * g], places[2 * g + 1]))
+        _group_batch(layout.groups[g], layout.block_size, chunks, g, places[3 * g : 3 * g + 3])
         for g in range(len(layout.groups))
     )
     batch = Batch(
@@ -58,6 +60,7 @@ def pack(plan: StepPlan, layout: CacheLayout, device: torch.device) -> PackedSte
         positions=positions,
         wanted_rows=wanted_rows,
         row_starts=row_starts,
+        row_bounds=row_bounds,
         starts=tuple(chunk.start for chunk in chunks),
         groups=groups,
     )
@@ -125,13 +128,14 @@ def _to_device(columns: list[list[int]], device: torch.device) -> Sequence[Tenso
 
 
 def _group_batch(
-    group: CacheGroup, block_size: int, chunks: Sequence[Chunk], index: int, places: tuple[Tensor, Tensor]
+    group: CacheGroup, block_size: int, chunks: Sequence[Chunk], index: int, places: Sequence[Tensor]
 ) -> GroupBatch:
-    slots, tables = places
+    slots, tables, base_positions = places
     return GroupBatch(
         window=group.window,
         block_size=block_size,
         slots=slots,
         tables=tables.view(len(chunks), -1),  # [S, M]
         bases=tuple(chunk.tables[index].first_block * block_size for chunk in chunks),
+        base_positions=base_positions,
     )

@@ -138,12 +138,14 @@ def _batch(
         slots=torch.tensor(slots),
         tables=torch.tensor([table + [0] * (width - len(table)) for _, table in tables]),
         bases=tuple(base for base, _ in tables),
+        base_positions=torch.tensor([base for base, _ in tables]),
     )
     return Batch(
         token_ids=torch.zeros(row_starts[-1], dtype=torch.int64),
         positions=torch.tensor([at for start, stop in spans for at in range(start, stop)]),
         wanted_rows=torch.arange(row_starts[-1]),
         row_starts=tuple(row_starts),
+        row_bounds=torch.tensor(row_starts),
         starts=tuple(start for start, _ in spans),
         groups=(group,),
     )

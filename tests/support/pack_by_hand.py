@@ -112,6 +112,7 @@ class RingRun:
             positions=torch.tensor(positions, device=device),
             wanted_rows=torch.tensor(list(wanted), device=device),
             row_starts=tuple(row_starts),
+            row_bounds=torch.tensor(row_starts, device=device),
             starts=tuple(start for _, start, _ in spans),
             groups=tuple(self._group(index, spans, device) for index in range(len(self.windows))),
         )
@@ -133,4 +134,5 @@ class RingRun:
             slots=torch.tensor(slots, device=device),
             tables=torch.tensor([ids + [0] * (width - len(ids)) for ids in tables], device=device),
             bases=tuple(bases),
+            base_positions=torch.tensor(bases, device=device),
         )

@@ -53,6 +53,13 @@ def test_tables_are_padded_to_the_longest_and_know_their_first_position():
     assert group.bases == (0, 4, 0)
 
 
+def test_bounds_of_chunks_and_tables_are_on_the_device_too():
+    batch = packed(PROMPT, DECODE).batch
+
+    assert batch.row_bounds.tolist() == list(batch.row_starts)
+    assert batch.groups[0].base_positions.tolist() == list(batch.groups[0].bases)
+
+
 def test_only_chunks_that_draw_want_their_last_row():
     step = packed(PROMPT, DECODE)
 

@@ -71,6 +71,7 @@ def test_angles_are_those_of_the_rotary_embedding_at_any_position(position, othe
         positions=positions,
         wanted_rows=positions,
         row_starts=tuple(range(len(starts) + 1)),
+        row_bounds=torch.arange(len(starts) + 1),
         starts=starts,
         groups=(),
     )
