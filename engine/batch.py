@@ -37,6 +37,10 @@ class Batch:
     """The inputs of one forward pass. Chunk s is rows [row_starts[s], row_starts[s + 1]).
 
     `row_bounds` are the row starts once more, on the device.
+
+    A *standing* batch is made once and computed in many steps: a token of each chunk, tables of constant
+    width, and every tensor is filled anew before a step. Its `starts` and `bases` are empty, since only the
+    device knows them: a chunk starts at its token's position.
     """
 
     token_ids: Tensor  # [T] int64
@@ -50,7 +54,12 @@ class Batch:
     @property
     def num_chunks(self) -> int:
         """S."""
-        return len(self.starts)
+        return len(self.row_starts) - 1
+
+    @property
+    def is_standing(self) -> bool:
+        """Whether what it computes may depend on nothing that the host knows."""
+        return not self.starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

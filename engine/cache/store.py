@@ -25,11 +25,20 @@ class CacheStore:
 
     @classmethod
     def allocate(
-        cls, layout: CacheLayout, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype
+        cls,
+        layout: CacheLayout,
+        spec: ModelSpec,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_spare_blocks: int = 0,
     ) -> "CacheStore":
-        """Zeroed tensors for `layout`: zeros, because what is masked still takes part as 0 * value."""
+        """Zeroed tensors for `layout`: zeros, because what is masked still takes part as 0 * value.
+
+        Spare blocks come after those that the pool knows of, for rows that are computed for nobody.
+        """
         width = spec.head_size + scale_bytes(dtype) // dtype.itemsize
-        shape = (layout.num_blocks * layout.block_size, spec.num_kv_heads, width)
+        shape = ((layout.num_blocks + num_spare_blocks) * layout.block_size, spec.num_kv_heads, width)
         tensors = [
             (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
             for _ in layout.groups[0].layers

@@ -3,7 +3,7 @@
 It knows no queue and no request: what it is told about a sequence is in the plan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,12 +16,11 @@ from torch import Tensor
 from engine.batch import Batch, LayerCache
 from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
-from engine.errors import EngineCrashedError
 from engine.execution.pack import PackedStep, pack
+from engine.execution.results import device_errors, to_result
 from engine.execution.sampler import Sampler, TorchSampler
-from engine.execution.scoring import Row, ScoredRows, to_token_scores
-from engine.plan import Chunk, StepHandle, StepPlan, StepResult
-from engine.token_scores import NO_SCORES, TokenScores
+from engine.execution.scoring import ScoredRows
+from engine.plan import StepHandle, StepPlan, StepResult
 
 # Rows of logits that exist at once: a long scored prompt costs no vocabulary-sized memory per token.
 HEAD_TILE_ROWS = 64
@@ -88,7 +87,7 @@ class ModelRunner:
         """
         shares_cores = self._device.type == "cpu"  # there the model would wait for the masks' thread
         filling = None if shares_cores else self._begin_masks(plan)
-        with _device_errors():
+        with device_errors():
             packed = pack(plan, self._layout, self._device)
             if packed.taken:
                 self._put_last_draws(packed)
@@ -104,19 +103,11 @@ class ModelRunner:
     def finish(self, handle: StepHandle) -> StepResult:
         """Wait for the step's answers, which is the one wait for the device in a step."""
         assert isinstance(handle, Step)
-        with _device_errors():
+        with device_errors():
             token_ids: list[int] = handle.token_ids.tolist()
             drawn = [row for tile in handle.drawn for row in tile.to_rows()]
             scored = [row for tile in handle.scored for row in tile.to_rows()]
-        chunks = handle.plan.chunks
-        tokens: list[tuple[int, ...]] = [()] * len(chunks)
-        for index, token_id in zip(handle.drawing, token_ids, strict=True):
-            tokens[index] = (token_id,)
-        return StepResult(
-            token_ids=tuple(tokens),
-            logprobs=_shares(drawn, chunks, _num_drawn),
-            scores=_shares(scored, chunks, _num_scored),
-        )
+        return to_result(handle.plan, handle.drawing, token_ids, drawn, scored)
 
     def _put_last_draws(self, packed: PackedStep) -> None:
         """Fill in the inputs that the step before drew, which may still be on their way."""
@@ -173,40 +164,3 @@ class ModelRunner:
         if not token_ids:
             return packed.score_ids.new_zeros(0), ()
         return token_ids[0] if len(token_ids) == 1 else torch.cat(token_ids), tuple(scored)
-
-
-def _num_drawn(chunk: Chunk) -> tuple[int, int]:
-    """How many scored draws a chunk has, and with how many alternatives."""
-    if chunk.draw is None or not chunk.draw.sampling.logprobs:
-        return 0, 0
-    return 1, chunk.draw.sampling.num_top_logprobs
-
-
-def _num_scored(chunk: Chunk) -> tuple[int, int]:
-    """How many scored prompt tokens a chunk has, and with how many alternatives."""
-    return len(chunk.score_ids), chunk.num_score_top
-
-
-def _shares(
-    rows: Sequence[Row], chunks: Sequence[Chunk], size_of: Callable[[Chunk], tuple[int, int]]
-) -> tuple[TokenScores, ...]:
-    """Each chunk's rows of all chunks' rows; `size_of` tells (rows, alternatives) of one."""
-    if not rows:
-        return (NO_SCORES,) * len(chunks)
-    shares, first = [], 0
-    for chunk in chunks:
-        num_rows, num_top = size_of(chunk)
-        shares.append(to_token_scores(rows[first : first + num_rows], num_top))
-        first += num_rows
-    return tuple(shares)
-
-
-class _device_errors:  # noqa: N801 - reads as a function at its call sites
-    """Turns an error after which the device is of no use into EngineCrashedError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, torch.AcceleratorError):
-            raise EngineCrashedError(f"the device failed: {error}") from error

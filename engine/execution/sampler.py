@@ -81,12 +81,21 @@ def edit(logits: Tensor, edits: Edits) -> Tensor:
 
 def _draw(edited: Tensor, rows: SamplingRows, likeliest: Tensor) -> Tensor:
     assert rows.uniforms is not None
-    cumulative = distribution(edited, rows).cumsum(-1)  # [r, V]
+    return drawn_at(rows.uniforms, distribution(edited, rows).cumsum(-1), likeliest)
+
+
+def drawn_at(uniforms: Tensor, cumulative: Tensor, likeliest: Tensor) -> Tensor:
+    """The token of each row at which its cumulative distribution [R, V] passes its number of 0 .. 1.
+
+    Where there is no distribution, because nothing or no number is left of the logits, its `likeliest`.
+    """
     total = cumulative[:, -1]
-    target = torch.minimum(rows.uniforms * total, total.nextafter(torch.zeros_like(total)))
+    target = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))
     # The first token whose cumulative probability exceeds the target: never one of probability 0.
     drawn = torch.searchsorted(cumulative, target[:, None], right=True).squeeze(-1)
-    return torch.where(total > 0, drawn.clamp(max=edited.shape[-1] - 1), likeliest)  # a NaN is not above 0
+    return torch.where(
+        total > 0, drawn.clamp(max=cumulative.shape[-1] - 1), likeliest
+    )  # a NaN is not above 0
 
 
 def distribution(logits: Tensor, rows: SamplingRows) -> Tensor:

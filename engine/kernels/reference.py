@@ -182,7 +182,28 @@ def _attend_decodes(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
     return attended.reshape(num_queries, num_heads, head_size)  # [n, H, D]
 
 
+def _standing_span(
+    batch: Batch, cache: LayerCache, window: int | None, dtype: torch.dtype
+) -> tuple[DecodeSpan]:
+    """One token of each chunk, over every slot of tables of constant width: all of it on the device."""
+    group = batch.groups[cache.group]
+    size = group.block_size
+    last = batch.positions.unsqueeze(-1)  # [S, 1]
+    base = group.base_positions.unsqueeze(-1)
+    offsets = torch.arange(group.tables.shape[1] * size, device=last.device)  # [M * B]
+    positions = base + offsets  # [S, M * B]
+    is_hidden = positions > last
+    if window is not None:
+        is_hidden |= positions <= last - window
+    mask = torch.zeros(positions.shape, dtype=dtype, device=last.device).masked_fill_(is_hidden, -torch.inf)
+    offsets = torch.where(is_hidden, last - base, offsets)  # the query's own slot
+    slots = group.tables.gather(1, offsets // size) * size + offsets % size
+    return (DecodeSpan(rows=None, gather=Gather.of(slots.flatten(), cache), mask=mask[:, None, None]),)
+
+
 def _spans(batch: Batch, cache: LayerCache, window: int | None, dtype: torch.dtype) -> tuple[Span, ...]:
+    if batch.is_standing:
+        return _standing_span(batch, cache, window, dtype)
     group = batch.groups[cache.group]
     buckets: dict[int, list[int]] = defaultdict(list)
     spans: list[Span] = []

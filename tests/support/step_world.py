@@ -15,6 +15,8 @@ from engine.cache.layout import CacheLayout
 from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import SchedulingConfig
+from engine.execution.device_runner import DeviceParts, DeviceRunner
+from engine.execution.link import HostLink
 from engine.execution.runner import ModelRunner
 from engine.messages import Updates
 from engine.model_spec import ModelSpec
@@ -100,6 +102,28 @@ def plain_runner(parts: Parts) -> Runner:
     return ModelRunner(parts.model, parts.store, parts.layout, masks=parts.masks)
 
 
+def device_runner(parts: Parts, *, is_recorded: bool = True) -> DeviceRunner:
+    """The runner for devices, with the host in the place of one, and calls in the place of replays."""
+    runner = DeviceRunner(
+        DeviceParts(
+            model=parts.model,
+            store=parts.store,
+            layout=parts.layout,
+            link=HostLink(),
+            masks=parts.masks,
+            max_running=parts.max_running,
+        )
+    )
+    if is_recorded:
+        runner.record(lambda done, total: None)
+    return runner
+
+
+def eager_device_runner(parts: Parts) -> DeviceRunner:
+    """The same without a recorded step."""
+    return device_runner(parts, is_recorded=False)
+
+
 def world_spec(windows: tuple[int | None, ...]) -> ModelSpec:
     """Two layers at least, grouped queries, a vocabulary of 64."""
     return replace(
@@ -149,7 +173,7 @@ class StepWorld:
         num_blocks = self.num_blocks or roomy.num_blocks_for(MAX_CONTEXT) * self.max_running
         self.layout = replace(roomy, num_blocks=num_blocks)
         dtype = self.model.norm.weight.dtype
-        store = CacheStore.allocate(self.layout, self.model.spec, device=CPU, dtype=dtype)
+        store = CacheStore.allocate(self.layout, self.model.spec, device=CPU, dtype=dtype, num_spare_blocks=1)
         self.pool = CachePool(self.layout)
         config = SchedulingConfig(
             max_step_tokens=max(self.max_step_tokens, self.max_running),
