@@ -13,17 +13,20 @@ from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
 from engine.execution.device import (
-    cache_bytes,
     choose_cache_dtype,
     choose_device,
     choose_dtype,
     choose_steps_in_flight,
+    cpu_cache_bytes,
     requested_dtype,
     set_cpu_threads,
 )
+from engine.execution.link import CudaLink
 from engine.execution.native_sampler import NativeSampler
+from engine.execution.placement import Gpu, place_on_gpu
 from engine.execution.runner import Model, ModelRunner
 from engine.execution.sampler import Sampler, TorchSampler
+from engine.execution.trial import TrialParts
 from engine.intake import Intake, IntakeRules
 from engine.kernels.cached import scale_bytes
 from engine.kernels.cpu.native import NativeKernels
@@ -39,6 +42,7 @@ from engine.models.fused import FusedDecoder
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.outbox import Outbox
+from engine.plan import Runner
 from engine.quantization.source import quantizing
 from engine.scheduling.scheduler import Scheduler
 from engine.structured.compiler import ModelTokens
@@ -80,21 +84,21 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         _dtype_name(kernels.dtype), config.model.quantization, _dtype_name(dtype), num_threads, kernels.name,
     )  # fmt: skip
     # A pool that cannot work is refused before the weights are read, where its size is known by then.
-    layout = _plan_memory(config, spec, device, dtype) if device.type == "cpu" else None
-    decoder = load_decoder(Path(config.model.path), spec, kernels.kit, _Progress(outbox).report, through)
-    layout = layout or _plan_memory(config, spec, device, dtype)
+    place = _placement(config, spec, kernels, (device, dtype))
+    decoder = load_decoder(
+        Path(config.model.path), spec, kernels.kit, _Progress(outbox, "weights").report, through
+    )
+    masks = MaskTable()
+    layout, runner = place(decoder, masks, _Progress(outbox, "recording").report)
     _log_memory(layout, spec, decoder)
-    store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
-    masks = MaskTable()
     rules = IntakeRules(
         layout=layout,
         tokens=ModelTokens(vocab_size=spec.vocab_size, eos_ids=spec.eos_ids),
         has_prefix_cache=config.cache.has_prefix_cache,
     )
     intake = Intake(receive, outbox.put, rules, masks, num_threads=num_threads)
-    runner = ModelRunner(kernels.model(decoder), store, layout, masks=masks, sampler=kernels.sampler())
     parts = LoopParts(
         intake=intake, scheduler=scheduler, runner=runner, outbox=outbox, meter=StepMeter(scheduler)
     )
@@ -144,25 +148,59 @@ def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int
     return _Kernels(kit=LayerKit.dense(ops, device, dtype), dtype=dtype, native=None)
 
 
-def _plan_memory(
-    config: EngineConfig, spec: ModelSpec, device: torch.device, dtype: torch.dtype
-) -> CacheLayout:
+Place = Callable[[Decoder, MaskTable, Callable[[int, int], None]], tuple[CacheLayout, Runner]]
+
+
+def _placement(
+    config: EngineConfig, spec: ModelSpec, kernels: _Kernels, place: tuple[torch.device, torch.dtype]
+) -> Place:
+    """How cache and runner are made once the weights are there.
+
+    On a CPU the pool is planned at once: one that cannot work is refused before the weights are read.
+    """
+    device, dtype = place
     demand = CacheDemand(
         block_size=config.cache.block_size,
-        cache_bytes=cache_bytes(config.cache, device),
+        cache_bytes=cpu_cache_bytes(config.cache),
         max_chunk_tokens=config.scheduling.max_chunk_tokens,
         element_bytes=dtype.itemsize,
         max_context=config.model.max_context,
         scale_bytes=scale_bytes(dtype),
     )
-    return plan_layout(spec, demand)
+    if device.type == "cuda":
+        return lambda decoder, masks, report: _on_gpu(
+            config, TrialParts(
+                model=decoder, spec=spec, demand=demand, scheduling=config.scheduling, link=CudaLink(device),
+                masks=masks, device=device, dtype=dtype,
+            ), report,
+        )  # fmt: skip
+    layout = plan_layout(spec, demand)
+
+    def on_cpu(
+        decoder: Decoder, masks: MaskTable, _: Callable[[int, int], None]
+    ) -> tuple[CacheLayout, Runner]:
+        store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
+        return layout, ModelRunner(
+            kernels.model(decoder), store, layout, masks=masks, sampler=kernels.sampler()
+        )
+
+    return on_cpu
+
+
+def _on_gpu(
+    config: EngineConfig, parts: TrialParts, report: Callable[[int, int], None]
+) -> tuple[CacheLayout, Runner]:
+    gpu = Gpu.at(parts.device)
+    placement = place_on_gpu(gpu, parts, config.cache, is_eager=config.model.eager, report=report)
+    return placement.layout, placement.runner
 
 
 class _Progress:
-    """Sends Loading messages, at most ten a second and one at the end."""
+    """Sends Loading messages of a stage, at most ten a second and one at the end."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, stage: str) -> None:
         self._outbox = outbox
+        self._stage = stage
         self._last_s = 0.0
 
     def report(self, done: int, total: int) -> None:
@@ -170,7 +208,7 @@ class _Progress:
         if done < total and now_s - self._last_s < PROGRESS_INTERVAL_S:
             return
         self._last_s = now_s
-        self._outbox.put(Loading(stage="weights", done=done, total=total))
+        self._outbox.put(Loading(stage=self._stage, done=done, total=total))
 
 
 def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:

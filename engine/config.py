@@ -28,7 +28,8 @@ class ModelConfig:
     on every layer (None keeps the checkpoint's own); `max_context` bounds prompt plus output in
     tokens (None: what the model and the pool allow); `cpu_threads` None means the cores this
     process may use; `chat_template` is a file in the place of the checkpoint's own template.
-    `quantization` is for the matrices of a folder, as they are loaded.
+    `quantization` is for the matrices of a folder, as they are loaded. `eager` records no steps on a GPU;
+    with `deterministic` a sequence gets the same tokens alone and in company, on any device.
     """
 
     path: str
@@ -41,6 +42,8 @@ class ModelConfig:
     max_context: int | None = None
     cpu_threads: int | None = None
     chat_template: str | None = None
+    eager: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         _one_of("device", self.device, DEVICES)

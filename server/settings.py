@@ -164,6 +164,16 @@ class Settings(PullSettings):
     cpu_threads: int | None = Field(
         None, description="Threads of the engine; left out: the cores it may use."
     )
+    eager: bool = Field(
+        False,
+        description="Launch every kernel of every step on a GPU, instead of replaying recorded decode steps; on a CPU "
+        "nothing is recorded anyway.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Give a sequence the same tokens alone and in company: on a GPU at a price, on a CPU with the "
+        "native kernels as always.",
+    )
     window: int | None = Field(
         None, description="Sliding window in tokens, imposed on a model trained without: an approximation."
     )
@@ -310,6 +320,8 @@ class Settings(PullSettings):
                 window=self.window,
                 max_context=self.max_context,
                 cpu_threads=self.cpu_threads,
+                eager=self.eager,
+                deterministic=self.deterministic,
                 chat_template=None if self.chat_template is None else str(self.chat_template),
             ),
             cache=CacheConfig(

@@ -84,20 +84,6 @@ def choose_steps_in_flight(config: SchedulingConfig, device: torch.device) -> in
     return 2 if device.type == "cuda" else 1
 
 
-def cache_bytes(config: CacheConfig, device: torch.device) -> int:
-    """How many bytes the pool gets, asked once the weights are loaded.
-
-    On a GPU `memory_fraction` of all its memory, less what is taken already.
-    """
-    if config.kv_cache_bytes is not None:
-        return config.kv_cache_bytes
-    if device.type == "cpu":
-        return DEFAULT_CPU_CACHE_BYTES
-    free, total = torch.cuda.mem_get_info(device)
-    left = int(total * config.memory_fraction) - (total - free)
-    if left <= 0:
-        raise ConfigError(
-            f"the device has {free} of {total} bytes free after loading, nothing within memory_fraction "
-            f"{config.memory_fraction}; raise it, or free memory on the device"
-        )
-    return left
+def cpu_cache_bytes(config: CacheConfig) -> int:
+    """How many bytes the pool gets on a CPU; on a GPU `memory_plan` says."""
+    return DEFAULT_CPU_CACHE_BYTES if config.kv_cache_bytes is None else config.kv_cache_bytes

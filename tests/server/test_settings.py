@@ -166,6 +166,8 @@ def test_every_engine_setting_reaches_the_engine():
         "quantization": "int4",
         "kv_dtype": "float32",
         "cpu_threads": 3,
+        "eager": True,
+        "deterministic": True,
         "window": 8,
         "max_context": 99,
         "block_size": 4,
@@ -183,9 +185,11 @@ def test_every_engine_setting_reaches_the_engine():
         "max_restarts": 9,
         "restart_window_s": 10.0,
     }
-    config = read(*(f"--{name.replace('_', '-')}={value}" for name, value in flags.items())).to_engine_config(
-        SOURCE
-    )
+    arguments = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in flags.items()
+    ]
+    config = read(*arguments).to_engine_config(SOURCE)
     parts = (config.model, config.cache, config.scheduling, config.supervision)
     reached = {name: getattr(part, name) for part in parts for name in part.__slots__ if name in flags}
 

@@ -48,8 +48,8 @@ def test_the_cache_has_the_dtype_asked_for_or_the_models(kv_dtype, expected):
 
 
 def test_a_cpu_pool_has_256_mebibytes_unless_told_otherwise():
-    assert devices.cache_bytes(CacheConfig(), CPU) == 256 << 20
-    assert devices.cache_bytes(CacheConfig(kv_cache_bytes=12345), CPU) == 12345
+    assert devices.cpu_cache_bytes(CacheConfig()) == 256 << 20
+    assert devices.cpu_cache_bytes(CacheConfig(kv_cache_bytes=12345)) == 12345
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,15 @@ def test_what_is_forgotten_is_told_again():
     assert tell(rings, 0, tables) == 2
 
 
+def test_blocks_before_those_that_were_told_are_told_too():
+    layout = small_layout(None, block_size=4, num_blocks=64)
+    rings = RingTables(layout, 1, CPU)
+    tell(rings, 0, (ChunkTable(first_block=2, block_ids=(7, 8)),))
+    assert tell(rings, 0, (ChunkTable(first_block=0, block_ids=(5, 6, 7, 8)),)) == 2
+
+    assert read(rings, 0, 15) == [{p: (5 + p // 4) * 4 + p % 4 for p in range(16)}]
+
+
 def test_the_spare_lane_stays_outside_the_pool():
     layout = small_layout(None, 6, block_size=4, num_blocks=64)
     rings = RingTables(layout, 2, CPU)
