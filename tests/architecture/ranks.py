@@ -128,6 +128,7 @@ LIBRARIES = {
         "engine.quantization",
     ),
     "transformers": (),
+    "triton": ("engine.kernels.triton",),
     "gguf": ("engine.models",),
     "safetensors": ("engine.models",),
     "tokenizers": ("engine.text",),
