@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.batch import Batch, LayerCache
-from engine.kernels.cached import from_cached, to_cached
+from engine.kernels.cached import from_cached, write
 
 SMALLEST_BUCKET = 128
 
@@ -132,8 +132,8 @@ def rotate_and_write(
     """
     assert isinstance(prepared, PreparedStep)
     slots = prepared.slots(cache.group)
-    cache.keys.index_copy_(0, slots, to_cached(_rotate(key, prepared), cache.keys.dtype))
-    cache.values.index_copy_(0, slots, to_cached(value, cache.values.dtype))
+    write(cache.keys, slots, _rotate(key, prepared))
+    write(cache.values, slots, value)
     return _rotate(query, prepared)
 
 

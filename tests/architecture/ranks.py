@@ -129,6 +129,7 @@ LIBRARIES = {
         "engine.quantization",
     ),
     "transformers": (),
+    "triton": ("engine.kernels.triton",),
     "gguf": ("engine.models",),
     "safetensors": ("engine.models",),
     "tokenizers": ("engine.text",),
