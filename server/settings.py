@@ -160,7 +160,9 @@ class Settings(PullSettings):
         "none",
         description="Matrices of a safetensors model as they are loaded: none, int8 or int4 (in groups of 32).",
     )
-    kv_dtype: str = Field("auto", description="Type of the cache alone: auto, float32, bfloat16 or int8.")
+    kv_dtype: str = Field(
+        "auto", description="Type of the cache alone: auto, float32, bfloat16, int8 or fp8."
+    )
     cpu_threads: int | None = Field(
         None, description="Threads of the engine; left out: the cores it may use."
     )

@@ -16,7 +16,12 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-CACHE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+CACHE_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+    "fp8": torch.float8_e4m3fn,
+}
 
 
 def choose_device(config: ModelConfig) -> torch.device:

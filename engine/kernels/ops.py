@@ -156,6 +156,6 @@ def _obstacle_to_native(device: torch.device, dtype: torch.dtype | None, kv_dtyp
         return f"the device is {device.type} and they compute on a CPU"
     if dtype not in (None, torch.bfloat16):
         return f"dtype is {dtype} and they cache in bfloat16"
-    if kv_dtype == "float32":
-        return "kv_dtype is float32 and they cache in bfloat16 or int8"
+    if kv_dtype in ("float32", "fp8"):
+        return f"kv_dtype is {kv_dtype} and they cache in bfloat16 or int8"
     return None

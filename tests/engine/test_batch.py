@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from engine.batch import Batch
@@ -16,3 +18,5 @@ def test_a_batch_counts_its_chunks():
     )
 
     assert batch.num_chunks == 2
+    assert not batch.is_standing
+    assert replace(batch, starts=()).is_standing

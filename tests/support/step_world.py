@@ -16,19 +16,19 @@ from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.config import SchedulingConfig
 from engine.execution.device_runner import DeviceParts, DeviceRunner
-from engine.execution.link import HostLink
+from engine.execution.link import CudaLink, HostLink
 from engine.execution.runner import ModelRunner
+from engine.layers.kit import LayerKit
 from engine.messages import Updates
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.llama import LlamaBlock
 from engine.plan import Runner
-from engine.request import FinishReason, Request
+from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler
 from engine.scheduling.sequence import Sequence, make_sequences
-from tests.support.layer_kit import CPU, cpu_kit
+from tests.support.layer_kit import cpu_kit
 from tests.support.specs import small_layout, small_spec
-from tests.support.threaded_engine import tiny_request
 
 VOCAB_SIZE = 64
 EOS_ID = 0
@@ -109,7 +109,7 @@ def device_runner(parts: Parts, *, is_recorded: bool = True) -> DeviceRunner:
             model=parts.model,
             store=parts.store,
             layout=parts.layout,
-            link=HostLink(),
+            link=HostLink() if parts.store.device.type == "cpu" else CudaLink(parts.store.device),
             masks=parts.masks,
             max_running=parts.max_running,
         )
@@ -138,9 +138,11 @@ def world_spec(windows: tuple[int | None, ...]) -> ModelSpec:
     )
 
 
-def random_decoder(spec: ModelSpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> Decoder:
+def random_decoder(
+    spec: ModelSpec, seed: int = 0, dtype: torch.dtype = torch.float64, kit: LayerKit | None = None
+) -> Decoder:
     """Weights drawn wide enough that a wrong key shows; the head is scaled so that all tokens come up."""
-    decoder = Decoder(spec, cpu_kit(dtype), LlamaBlock)
+    decoder = Decoder(spec, kit or cpu_kit(dtype), LlamaBlock)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in decoder.named_parameters():
         center = 1.0 if "norm" in name else 0.0
@@ -172,8 +174,10 @@ class StepWorld:
         roomy = small_layout(*self.windows, num_blocks=10_000, **dials)
         num_blocks = self.num_blocks or roomy.num_blocks_for(MAX_CONTEXT) * self.max_running
         self.layout = replace(roomy, num_blocks=num_blocks)
-        dtype = self.model.norm.weight.dtype
-        store = CacheStore.allocate(self.layout, self.model.spec, device=CPU, dtype=dtype, num_spare_blocks=1)
+        weight = self.model.norm.weight
+        store = CacheStore.allocate(
+            self.layout, self.model.spec, device=weight.device, dtype=weight.dtype, num_spare_blocks=1
+        )
         self.pool = CachePool(self.layout)
         config = SchedulingConfig(
             max_step_tokens=max(self.max_step_tokens, self.max_running),
@@ -270,4 +274,6 @@ HABITS: dict[str, dict[str, object]] = {
 def some_request(name: str, habit: str, length: int, *, seed: int = 7, n: int = 1, max_tokens: int = 9):
     """A request whose prompt, for equal seeds, begins as the others' do."""
     prompt = tuple((7 * i + 5 * (seed % 3)) % (VOCAB_SIZE - 1) + 1 for i in range(length))
-    return tiny_request(name, prompt, n=n, seed=seed, max_tokens=max_tokens, **HABITS[habit])
+    params = {"temperature": 0.0, "ignore_eos": True, **HABITS[habit]}
+    sampling = SamplingParams(seed=seed, max_tokens=max_tokens, **params)
+    return Request(request_id=name, prompt_ids=prompt, sampling=sampling, num_choices=n)

@@ -41,7 +41,13 @@ def test_auto_takes_bfloat16_only_where_it_is_multiplied_natively():
 
 @pytest.mark.parametrize(
     ("kv_dtype", "expected"),
-    [("auto", torch.float16), ("float32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8)],
+    [
+        ("auto", torch.float16),
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("int8", torch.int8),
+        ("fp8", torch.float8_e4m3fn),
+    ],
 )
 def test_the_cache_has_the_dtype_asked_for_or_the_models(kv_dtype, expected):
     assert devices.choose_cache_dtype(CacheConfig(kv_dtype=kv_dtype), torch.float16) is expected

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,18 @@ def test_every_row_of_a_chunk_sees_exactly_its_window(span, block_size, window):
     case = paged_case([span], window, block_size=block_size)
 
     assert_is_brute_force(case, window)
+
+
+@pytest.mark.parametrize("window", [1, WINDOW - 1, WINDOW, WINDOW + 1, None])
+@pytest.mark.parametrize("block_size", [1, 3, 16])
+def test_a_standing_batch_is_attended_without_asking_the_host(window, block_size):
+    case = paged_case([(0, 1), (6, 7), (20, 21), (33, 34)], window, block_size=block_size)
+    expected = brute_force_attention(case, window)
+    groups = tuple(replace(group, bases=()) for group in case.batch.groups)
+    standing = replace(case, batch=replace(case.batch, starts=(), groups=groups))
+
+    assert standing.batch.is_standing
+    torch.testing.assert_close(attend(standing, window).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @DTYPES

@@ -1,0 +1,31 @@
+"""Which operations and projections a measured model is built with."""
+
+from benchmarks.on_gpu.place import Place
+from engine.kernels.ops import REFERENCE, Ops
+from engine.layers.kit import LayerKit
+
+
+def kit_for(place: Place, quantization: str = "none", *, is_deterministic: bool = False) -> LayerKit:
+    """The kit as the engine would choose it."""
+    ops = ops_for(place, is_deterministic=is_deterministic)
+    if quantization != "none":
+        raise ValueError(f"no kit for {quantization}")
+    return LayerKit.dense(ops, place.device, place.dtype)
+
+
+def ops_for(place: Place, *, is_deterministic: bool = False) -> Ops:
+    """Triton's on a GPU, the reference elsewhere."""
+    if place.device.type != "cuda":
+        return REFERENCE
+    from engine.kernels.triton.invariant import invariant_linear  # noqa: PLC0415  as below
+    from engine.kernels.triton.kernels import TritonKernels  # noqa: PLC0415  comes with torch for CUDA alone
+
+    kernels = TritonKernels(max_context=place.spec.max_context, is_uniform=is_deterministic)
+    return Ops(
+        prepare=kernels.prepare,
+        norm_residual=kernels.norm_residual,
+        linear=invariant_linear if is_deterministic else REFERENCE.linear,
+        rotate_and_write=kernels.rotate_and_write,
+        attend=kernels.attend,
+        silu_mul=kernels.silu_mul,
+    )
