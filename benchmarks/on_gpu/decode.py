@@ -51,6 +51,11 @@ def batch_1(place: Place) -> Figures:
     return decode_rate(place, 1, place.size(1000, 48))
 
 
+def batch_1_fp8(place: Place) -> Figures:
+    """The same with weights of 8-bit floating numbers."""
+    return decode_rate(place, 1, place.size(1000, 48), Dials(quantization="fp8"))
+
+
 def batch_32(place: Place) -> Figures:
     """32 sequences at 1,000 tokens, in bfloat16."""
     return decode_rate(place, place.size(32, 4), place.size(1000, 48))

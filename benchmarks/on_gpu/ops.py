@@ -1,15 +1,20 @@
 """Which operations and projections a measured model is built with."""
 
+import torch
+
 from benchmarks.on_gpu.place import Place
 from engine.kernels.ops import REFERENCE, Ops
+from engine.kernels.rounded import round_rows
 from engine.layers.kit import LayerKit
+from engine.layers.rounded import RoundRows
 
 
 def kit_for(place: Place, quantization: str = "none", *, is_deterministic: bool = False) -> LayerKit:
     """The kit as the engine would choose it."""
     ops = ops_for(place, is_deterministic=is_deterministic)
-    if quantization != "none":
-        raise ValueError(f"no kit for {quantization}")
+    if quantization == "fp8":
+        dtype = torch.bfloat16  # the matrix units give no other
+        return LayerKit.rounded(ops, round_rows_for(place), place.device, dtype)
     return LayerKit.dense(ops, place.device, place.dtype)
 
 
@@ -29,3 +34,12 @@ def ops_for(place: Place, *, is_deterministic: bool = False) -> Ops:
         attend=kernels.attend,
         silu_mul=kernels.silu_mul,
     )
+
+
+def round_rows_for(place: Place) -> RoundRows:
+    """How activations are rounded to 8-bit floating numbers."""
+    if place.device.type != "cuda":
+        return round_rows
+    from engine.kernels.triton.rounding import round_rows as round_rows_at_once  # noqa: PLC0415  as above
+
+    return round_rows_at_once

@@ -32,6 +32,7 @@ PARTS = (
     Part(name="hardware", sentence="the machine and its own limits", limit_s=40, measure=hardware.hardware),
     Part(name="correctness", sentence="parity and laws", limit_s=150, measure=correctness.correctness),
     Part(name="batch-1", sentence="batch 1, 1 k context, bf16", limit_s=60, measure=decode.batch_1),
+    Part(name="batch-1-fp8", sentence="batch 1, 1 k context, fp8", limit_s=60, measure=decode.batch_1_fp8),
     Part(name="batch-32", sentence="32 × 1 k decode, bf16", limit_s=60, measure=decode.batch_32),
     Part(
         name="first-token",

@@ -85,7 +85,7 @@ class Rig:
         spec = place.spec
         kit = kit_for(place, dials.quantization, is_deterministic=dials.is_deterministic)
         decoder = random_decoder(spec, kit, seed)
-        dtype = place.dtype if dials.kv_dtype == "auto" else CACHE_DTYPES[dials.kv_dtype]
+        dtype = kit.dtype if dials.kv_dtype == "auto" else CACHE_DTYPES[dials.kv_dtype]
         scheduling = SchedulingConfig(
             max_running=dials.max_running,
             max_step_tokens=max(dials.max_step_tokens, dials.max_running),

@@ -6,6 +6,7 @@ Weights are random, not zeros: the power that multiplying takes, and with it the
 import torch
 
 from engine.layers.kit import LayerKit
+from engine.layers.rounded import RoundedLinear
 from engine.model_spec import ModelSpec, RopeSpec
 from engine.models.decoder import Decoder
 from engine.models.llama import LlamaBlock
@@ -67,3 +68,9 @@ def fill(decoder: torch.nn.Module, seed: int) -> None:
             weight.data.fill_(1.0)
         else:
             weight.data.normal_(0.0, WEIGHT_SPREAD, generator=generator)
+    for number, module in enumerate(decoder.modules()):
+        if isinstance(module, RoundedLinear):
+            device = module.codes.device
+            generator = torch.Generator(device).manual_seed(seed + 10_000 + number)
+            values = torch.empty(module.codes.shape, device=device, dtype=torch.bfloat16)
+            module.take(0, values.normal_(0.0, WEIGHT_SPREAD, generator=generator))

@@ -9,6 +9,7 @@ from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.ops import Ops
 from engine.layers.linear import DenseLinears, LinearFactory
 from engine.layers.packed import PackedLinears
+from engine.layers.rounded import RoundedLinears, RoundRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,14 @@ class LayerKit:
     def packed(cls, ops: Ops, kernels: NativeKernels) -> "LayerKit":
         """A kit whose projections stay in the checkpoint's precision; all else is float32 on the CPU."""
         return cls(ops=ops, linears=PackedLinears(kernels), device=torch.device("cpu"), dtype=torch.float32)
+
+    @classmethod
+    def rounded(
+        cls, ops: Ops, round_hidden: RoundRows, device: torch.device, dtype: torch.dtype
+    ) -> "LayerKit":
+        """A kit whose projections hold 8-bit floating numbers; tables and all else are of `dtype`."""
+        linears = RoundedLinears(ops.linear, round_hidden, device, dtype)
+        return cls(ops=ops, linears=linears, device=device, dtype=dtype)
 
     def parameter(self, *shape: int) -> nn.Parameter:
         """An uninitialised parameter without gradient, to be filled by the loader."""

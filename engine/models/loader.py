@@ -17,6 +17,7 @@ from engine.errors import CheckpointError
 from engine.kernels.cpu.packed import StoredRows
 from engine.layers.kit import LayerKit
 from engine.layers.packed import PackedLinear
+from engine.layers.rounded import RoundedLinear
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.gguf_file import GgufFile
@@ -81,7 +82,27 @@ class PackedPlace:
         return self.num_rows, self.projection.packed.in_size
 
 
-Place = DensePlace | PackedPlace
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundedPlace:
+    """Rows of a projection that rounds its weights."""
+
+    projection: RoundedLinear
+    first_row: int
+    num_rows: int
+
+    def fill(self, source: WeightSource, name: str) -> None:
+        """Round tensor `name`."""
+        values = torch.empty(self.shape, dtype=torch.bfloat16)
+        source.copy(name, values)
+        self.projection.take(self.first_row, values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor must have."""
+        return self.num_rows, self.projection.in_size
+
+
+Place = DensePlace | PackedPlace | RoundedPlace
 
 
 def as_it_is(source: WeightSource) -> WeightSource:
@@ -153,6 +174,8 @@ def _place(decoder: Decoder, target: WeightTarget) -> Place:
     module = decoder.get_submodule(owner)
     if isinstance(module, PackedLinear) and parameter == "weight":
         return PackedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
+    if isinstance(module, RoundedLinear) and parameter == "weight":
+        return RoundedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
     rows = decoder.get_parameter(target.parameter).narrow(0, target.first_row, target.num_rows)
     return DensePlace(rows=rows)
 

@@ -13,7 +13,7 @@ from benchmarks.on_gpu.report import GOALS
 from benchmarks.on_gpu.timeline import busy_times
 
 HERE = Place.choose(is_tiny=True)
-QUICK = ["hardware", "batch-1", "first-token", "short-answers", "kernels", "fp8-cache"]
+QUICK = ["hardware", "batch-1", "first-token", "short-answers", "kernels", "batch-1-fp8", "fp8-cache"]
 SLOW = sorted({part.name for part in PARTS} - {*QUICK, "correctness"})
 
 
