@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import CheckpointError
+from engine.kernels.ops import LinearOp
 from engine.kernels.rounded import CODE, GRAIN, round_rows, scaled_linear
-from engine.layers.linear import DenseLinears, Linear, LinearOp, Projection
+from engine.layers.linear import DenseLinears, Linear, Projection
 
 RoundRows = Callable[[Tensor], tuple[Tensor, Tensor]]
 
