@@ -21,7 +21,7 @@ from engine.execution.device import (
     requested_dtype,
     set_cpu_threads,
 )
-from engine.execution.gpu_kernels import Abilities, GpuKernels, choose_gpu_kernels, refuse_impossible
+from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.link import CudaLink
 from engine.execution.native_sampler import NativeSampler
 from engine.execution.placement import Gpu, place_on_gpu
@@ -149,14 +149,14 @@ def _choose_kernels(
     )
     dtype = choose_dtype(config.model, device)
     refuse_impossible(
-        config.model, config.cache, Abilities.of(device), is_native=native is not None, dtype=dtype
+        config.model, config.cache, capability_of(device), is_native=native is not None, dtype=dtype
     )
     if native is not None:
         return _Kernels(kit=LayerKit.packed(native_ops(native), native), dtype=torch.bfloat16, native=native)
-    ops = select_ops(device, dtype, config.model.kernels)
     if device.type == "cuda":
         gpu = choose_gpu_kernels(config.model, device, dtype, config.model.max_context or spec.max_context)
         return _Kernels(kit=gpu.kit, dtype=dtype, gpu=gpu)
+    ops = select_ops(device, dtype, config.model.kernels)
     return _Kernels(kit=LayerKit.dense(ops, device, dtype), dtype=dtype)
 
 

@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
-KERNELS = ("auto", "native", "reference")
+KERNELS = ("auto", "native", "reference", "triton")
 QUANTIZATIONS = ("none", "int8", "int4", "fp8")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 ADMISSIONS = ("optimistic", "guaranteed")

@@ -154,7 +154,8 @@ class Settings(PullSettings):
         "auto", description="Type of weights and cache: auto, float32, bfloat16, float16 or float64."
     )
     kernels: str = Field(
-        "auto", description="Which implementation of the operations: auto, native or reference."
+        "auto",
+        description="Which implementation of the operations: auto, native (CPU), triton (GPU) or reference.",
     )
     quantization: str = Field(
         "none",

@@ -5,6 +5,7 @@ to the grain at which fast kernels are written; `engine/kernels/reference.py` sa
 what each of them computes. Nothing here knows models or families.
 """
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,8 @@ from engine.kernels.cpu.native import NativeKernels
 logger = logging.getLogger(__name__)
 
 NOT_BUILT = "the native ones were not built when ringserve was installed, which takes a C++20 compiler"
+NO_TRITON = "triton is not installed, which torch for CUDA brings along"
+LEAST_CAPABILITY = (8, 0)  # of a GPU: bfloat16 in its matrix units
 NO_VECTORS = "this CPU has no instruction set on which the native ones are faster"
 
 
@@ -113,15 +116,52 @@ def native_ops(kernels: NativeKernels) -> Ops:
     )
 
 
-def select_ops(device: torch.device, dtype: torch.dtype, kernels: str) -> Ops:
-    """The torch operations for a setting `kernels` that does not come to native ones.
+def triton_ops(max_context: int | None = None, *, is_deterministic: bool = False) -> Ops:
+    """The operations in Triton, for a GPU that has them; importing triton takes a second.
 
-    The reference fits every device and floating dtype. ConfigError for an unknown setting.
+    For sequences of at most `max_context` positions, None where nobody knows. Deterministic ones compute a
+    row alike in any company, matrix products included.
+    """
+    from engine.kernels.triton.invariant import invariant_linear  # noqa: PLC0415  as below
+    from engine.kernels.triton.kernels import TritonKernels  # noqa: PLC0415  triton comes with torch for CUDA
+
+    kernels = TritonKernels(max_context=max_context, is_uniform=is_deterministic)
+    return Ops(
+        prepare=kernels.prepare,
+        norm_residual=kernels.norm_residual,
+        linear=invariant_linear if is_deterministic else reference.linear,
+        rotate_and_write=kernels.rotate_and_write,
+        attend=kernels.attend,
+        silu_mul=kernels.silu_mul,
+    )
+
+
+def select_ops(
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: str,
+    *,
+    max_context: int | None = None,
+    is_deterministic: bool = False,
+) -> Ops:
+    """The operations for a setting `kernels` that does not come to native ones.
+
+    On a GPU `auto` takes Triton's, and says once why where it cannot; the reference fits every device and
+    floating dtype. ConfigError for an unknown setting, and where `triton` cannot be had.
     """
     if kernels not in KERNELS:
         raise ConfigError(f"kernels is {kernels!r}; it must be one of {', '.join(KERNELS)}")
     if not dtype.is_floating_point:
         raise ConfigError(f"dtype is {dtype} on {device}; the kernels compute in floating point only")
+    if kernels == "reference":
+        return REFERENCE
+    obstacle = _obstacle_to_triton(device, dtype)
+    if obstacle is None:
+        return triton_ops(max_context, is_deterministic=is_deterministic)
+    if kernels == "triton":
+        raise ConfigError(f"kernels is 'triton', but {obstacle}; use --kernels auto")
+    if device.type == "cuda":
+        logger.warning("the reference kernels compute: %s", obstacle)
     return REFERENCE
 
 
@@ -138,7 +178,7 @@ def select_native(
     where no other dtype was asked for (None). Says once why the reference computes where they were wanted.
     ConfigError where `native` cannot be had.
     """
-    if kernels == "reference":
+    if kernels in ("reference", "triton"):
         return None
     obstacle = _obstacle_to_native(device, dtype, kv_dtype)
     native = NativeKernels.open(num_threads) if obstacle is None else None
@@ -148,6 +188,20 @@ def select_native(
         raise ConfigError(f"kernels is 'native', but {obstacle or NOT_BUILT}; use --kernels auto")
     if obstacle is None:
         logger.warning("the reference kernels compute: %s", NOT_BUILT if native is None else NO_VECTORS)
+    return None
+
+
+def _obstacle_to_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"the device is {device.type} and they compute on a GPU"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"dtype is {dtype} and they compute in float32, bfloat16 and float16"
+    if importlib.util.find_spec("triton") is None:
+        return NO_TRITON
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        own, least = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
+        return f"the GPU has compute capability {own} and they need {least}"
     return None
 
 

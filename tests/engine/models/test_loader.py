@@ -209,7 +209,7 @@ def test_a_gguf_file_that_lacks_a_tensor_says_which(tmp_path):
 
 
 def test_rounded_projections_take_every_tensor_in_its_rows(tmp_path):
-    folder = write_tiny_checkpoint(tmp_path, "llama", with_tokenizer=False)
+    folder = write_tiny_checkpoint(tmp_path, "llama", with_tokenizer=False, vocab_size=272)
     kit = LayerKit.rounded(REFERENCE, round_rows, torch.device("cpu"), torch.bfloat16)
     rounded = load_decoder(folder, read_spec(folder), kit, lambda _done, _total: None)
     plain = load(folder, torch.bfloat16)
@@ -219,6 +219,6 @@ def test_rounded_projections_take_every_tensor_in_its_rows(tmp_path):
         values = own.codes.float() * own.worth
         error = (values - plain.layers[layer].attention.qkv.weight.float()).abs()
         assert (error <= values.abs() / 14 + own.worth / 100).all()
-    assert rounded.weight_bytes < 0.62 * plain.weight_bytes
+    assert rounded.weight_bytes < 0.7 * plain.weight_bytes
     found, expected = (torch.log_softmax(logits(decoder), -1) for decoder in (rounded, plain))
     assert (found - expected).abs().mean() < 0.3
