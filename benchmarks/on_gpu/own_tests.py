@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.on_gpu.decode import Figures
@@ -18,12 +19,15 @@ FILES = {
 
 def own_tests(place: Place) -> Figures:
     """How many passed and failed, folder by folder; a tiny run only finds them."""
+    if find_spec("pytest") is None:
+        raise ModuleNotFoundError("no pytest", name="pytest")
     figures: Figures = {}
     failed = []
     for folder in FOLDERS:
         paths = [f"{folder}/{name}" for name in FILES.get(folder, ("",))]
         command = [
-            sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-o", "addopts=", "-o", "timeout=100",
+            sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-o", "addopts=", "-o", "filterwarnings=default",
+            *(["-n", "8"] if find_spec("xdist") and not place.is_tiny else []),
             "-p", "no:cacheprovider", f"--confcutdir={folder}", *paths,
         ]  # fmt: skip
         command += ["--collect-only"] if place.is_tiny else ["--maxfail=20"]

@@ -61,7 +61,7 @@ PARTS = (
         name="recording", sentence="what recording takes and is worth", limit_s=90, measure=prices.recording
     ),
     Part(name="fp8-cache", sentence="32 × 1 k decode, 8-bit cache", limit_s=60, measure=prices.fp8_cache),
-    Part(name="tests", sentence="tests marked gpu", limit_s=150, measure=own_tests.own_tests),
+    Part(name="tests", sentence="tests marked gpu", limit_s=400, measure=own_tests.own_tests),
 )
 
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.on_gpu.decode import Figures
@@ -24,11 +25,15 @@ from engine.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150.0
+NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "sse_starlette", "openai", "llguidance", "gguf")
 ADDRESS = re.compile(r"address=(http://127\.0\.0\.1:\d+)|(http://127\.0\.0\.1:\d+)")
 
 
 def serving(place: Place) -> Figures:
     """Output tokens a second over HTTP, alone, and the share of one in the other."""
+    for name in NEEDED:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"no {name}", name=name)
     num_streams, num_requests = place.size(256, 4), place.size(768, 8)
     num_inputs, num_outputs = place.size(128, 8), place.size(128, 8)
     with tempfile.TemporaryDirectory() as temporary:

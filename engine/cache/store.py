@@ -40,8 +40,7 @@ class CacheStore:
         width = spec.head_size + scale_bytes(dtype) // dtype.itemsize
         shape = ((layout.num_blocks + num_spare_blocks) * layout.block_size, spec.num_kv_heads, width)
         tensors = [
-            (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
-            for _ in layout.groups[0].layers
+            (_zeros(shape, device, dtype), _zeros(shape, device, dtype)) for _ in layout.groups[0].layers
         ]
         places = {
             layer: LayerCache(group=index, keys=tensors[place][0], values=tensors[place][1])
@@ -49,3 +48,10 @@ class CacheStore:
             for place, layer in enumerate(group.layers)
         }
         return cls(tuple(places[layer] for layer in range(spec.num_layers)))
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros of any dtype, also of those that torch only knows to move."""
+    tensor = torch.empty(shape, device=device, dtype=dtype)
+    tensor.view(torch.uint8).zero_()
+    return tensor

@@ -59,6 +59,7 @@ class DecodeGraphs:
         self._replays: dict[tuple[int, DrawKind], Replay] = {}
         device = parts.last_ids.device
         self._bounds = torch.arange(self._buckets[-1] + 1, device=device)
+        self._logits: Tensor | None = None  # of rare draws: one for all, or each recording would keep its own
 
     @property
     def num_recorded(self) -> int:
@@ -103,7 +104,13 @@ class DecodeGraphs:
         )
         logits = parts.model.logits(parts.model(batch, parts.caches))  # [size, V]
         if kind is DrawKind.RARE:
-            return logits
+            return self._kept(logits)
         token_ids = parts.draw(kind, logits, rows.draws)
         parts.last_ids.index_copy_(0, rows.lanes, token_ids)
         return token_ids
+
+    def _kept(self, logits: Tensor) -> Tensor:
+        """The logits [size, V] where those of every size go."""
+        if self._logits is None:
+            self._logits = logits.new_empty(self._buckets[-1], logits.shape[1])
+        return self._logits[: len(logits)].copy_(logits)

@@ -95,7 +95,9 @@ class HostLink:
         return torch.tensor(numbers, dtype=torch.int64)
 
     def record(self, compute: Callable[[], Tensor]) -> Replay:
-        """The function, whose results go where the first of them is."""
+        """The function, whose results go where the first of them is; it runs as often as on a GPU."""
+        for _ in range(NUM_WARM_UPS):
+            compute()
         output = compute()
 
         def replay() -> Tensor:

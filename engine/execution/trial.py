@@ -66,9 +66,12 @@ class Trial:
         self._runner.finish(self._runner.begin(self._plan))
 
     def record(self, number: int) -> int:
-        """Record the steps of the `number` largest buckets; how many steps are recorded in all."""
+        """Record the steps of the `number` largest buckets; how many steps are recorded in all.
+
+        The first of them makes room for logits that all share.
+        """
         sizes = buckets(self._max_running)[::-1]
-        keys = [(size, DrawKind.TRUNCATED) for size in sizes[:number]]
+        keys = [(sizes[0], DrawKind.RARE), *((size, DrawKind.TRUNCATED) for size in sizes[:number])]
         self._runner.graphs.record(keys, _tell_nobody)
         return len(sizes) * len(DrawKind)
 

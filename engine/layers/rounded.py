@@ -60,7 +60,7 @@ class RoundedLinears:
             raise CheckpointError(
                 f"{name} is {out_size} x {in_size}; --quantization fp8 needs multiples of {GRAIN}, leave it out"
             )
-        codes = torch.zeros(out_size, in_size, device=self._device, dtype=CODE)
+        codes = torch.empty(out_size, in_size, device=self._device, dtype=CODE)
         bias = torch.empty(out_size, device=self._device, dtype=self._dtype) if has_bias else None
         return RoundedLinear(codes, bias, self._round_hidden)
 
