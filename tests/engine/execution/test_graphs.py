@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.execution.graphs import buckets
 from engine.execution.plain_draw import DrawKind
@@ -55,3 +56,39 @@ def test_rows_for_nobody_write_to_the_spare_block_alone(world):
 
     assert all(torch.equal(cache[:num_slots], old) for cache, old in zip(caches, before, strict=True))
     assert all(cache[num_slots:].isfinite().all() for cache in caches)
+
+
+class AsksNothing(TorchDispatchMode):
+    """Fails at an operation that would make the host wait for a device, or bring it numbers of the host."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "lift_fresh")
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.name().removeprefix("aten::").partition(".")[0]
+        assert not any(name.startswith(word) for word in self.WAITS), f"{name} waits for the device"
+        if name in ("index", "index_put", "index_put_"):
+            picks = [pick for pick in args[1] if pick is not None]
+            assert all(pick.dtype != torch.bool for pick in picks), f"{name} counts what is true"
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", DrawKind, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_recorded_step_asks_the_host_for_nothing(world, kind, size):
+    world.runner._columns.clear(size)
+
+    with AsksNothing():
+        world.runner.graphs.replay(size, kind)
+
+
+def test_what_asks_the_host_is_found():
+    numbers = torch.arange(4)
+
+    for asks in (
+        lambda: numbers.sum().item(),
+        lambda: numbers[numbers > 1],
+        lambda: bool(numbers.any()),
+        lambda: torch.tensor([1, 2]),
+    ):
+        with pytest.raises(AssertionError), AsksNothing():
+            asks()
