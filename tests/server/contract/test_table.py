@@ -1,9 +1,12 @@
+import httpx
 import pytest
 
+from server.app import create_app
 from server.contract.fields import ContractField, Status
 from server.contract.table import ENDPOINTS
+from server.settings import Settings
 from tests.support.bodies import CHAT, COMPLETION
-from tests.support.fake_engine import MODEL_ID
+from tests.support.fake_engine import MODEL_ID, FakeEngine
 
 pytestmark = pytest.mark.anyio
 INFILL = {"<|fim_prefix|>": 0x100000, "<|fim_suffix|>": 0x100001, "<|fim_middle|>": 0x100002}
@@ -28,6 +31,23 @@ CASES = [
     for endpoint, fields in ENDPOINTS.items()
     for field in fields
 ]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture(scope="module")
+def app(engine):
+    """One for all fields: it puts its routes together at its first request, which takes longer than an answer."""
+    return create_app(Settings(), engine)
+
+
+@pytest.fixture
+async def client(app):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        yield client
 
 
 def body_with(endpoint: str, field: ContractField) -> dict:
