@@ -4,6 +4,7 @@ As many test processes run as there are cores; threads of theirs beyond that onl
 Tests of threads say how many they want.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Only to collect those takes seconds, so they are not where none would run."""
     return True if collection_path == OPENAPI_TESTS and _leaves_out_clients(config) else None
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end; the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _leaves_out_clients(config: pytest.Config) -> bool:
