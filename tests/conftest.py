@@ -19,7 +19,7 @@ OPENAPI_TESTS = Path(__file__).parent / "scenarios" / "test_openapi_document.py"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the plugin of the tests made from our document where they may run: it takes each process a second."""
+    """Load the plugin of the tests made from our document where they may run: it takes a second."""
     if not _leaves_out_clients(config):
         config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
 

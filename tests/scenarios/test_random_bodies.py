@@ -48,7 +48,7 @@ def bodies(fixed: dict, model: type, **likely) -> st.SearchStrategy:
 
 @cache
 def app() -> FastAPI:
-    """One for all bodies: it puts its routes together at its first request, which takes longer than an answer."""
+    """One for all bodies: it puts its routes together at its first request, and that takes longest."""
     return create_app(Settings(), FakeEngine())
 
 

@@ -40,7 +40,7 @@ def engine():
 
 @pytest.fixture(scope="module")
 def app(engine):
-    """One for all fields: it puts its routes together at its first request, which takes longer than an answer."""
+    """One for all fields: it puts its routes together at its first request, and that takes longest."""
     return create_app(Settings(), engine)
 
 
