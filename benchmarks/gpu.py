@@ -1,6 +1,6 @@
 """Everything that only a GPU can show, with one command: is it right, how fast is it, where does time go.
 
-    python benchmarks/gpu.py [--out FOLDER] [--only PART …] [--again] [--tiny]
+    python -m benchmarks.gpu [--out FOLDER] [--only PART …] [--again] [--tiny]
 
 Each part runs in a process of its own with a limit on its time, so that one that fails ends no other, and
 writes its result as soon as it is there: the same command goes on where an earlier one ended, and FOLDER
@@ -30,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from benchmarks.on_gpu.parts import PARTS  # noqa: PLC0415  torch is loaded when it is clear what to do
 
     names = [part.name for part in PARTS]
-    flags = _parser(names).parse_args(words)
+    flags = parser(names).parse_args(words)
     if not flags.tiny:
         from benchmarks.on_gpu.place import Place  # noqa: PLC0415  as above
 
@@ -101,14 +101,15 @@ def _is_done(file: Path, is_tiny: bool) -> bool:
     return outcome["state"] in ("done", "skipped") and outcome["is_tiny"] == is_tiny
 
 
-def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu-report"), help="folder for results")
-    parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
-    parser.add_argument("--again", action="store_true", help="measure what is known already too")
-    parser.add_argument("--tiny", "--dry-run", action="store_true", help="a tiny model on the host")
-    parser.add_argument("--limit-s", type=float, default=480.0, help="begin no part after so long")
-    return parser
+def parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line; `names` are the parts that there are."""
+    result = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    result.add_argument("--out", type=Path, default=Path("gpu-report"), help="folder for results")
+    result.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
+    result.add_argument("--again", action="store_true", help="measure what is known already too")
+    result.add_argument("--tiny", "--dry-run", action="store_true", help="a tiny model on the host")
+    result.add_argument("--limit-s", type=float, default=480.0, help="begin no part after so long")
+    return result
 
 
 if __name__ == "__main__":

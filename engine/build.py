@@ -21,6 +21,7 @@ from engine.execution.device import (
     requested_dtype,
     set_cpu_threads,
 )
+from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.link import CudaLink
 from engine.execution.native_sampler import NativeSampler
 from engine.execution.placement import Gpu, place_on_gpu
@@ -77,7 +78,7 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         _windows(spec),
     )  # fmt: skip
     through = quantizing(config.model.quantization, Path(config.model.path))
-    kernels = _choose_kernels(config, device, num_threads)
+    kernels = _choose_kernels(config, spec, device, num_threads)
     dtype = choose_cache_dtype(config.cache, kernels.dtype)
     logger.info(
         "device name=%s dtype=%s quantization=%s cache=%s threads=%d kernels=%s", _device_name(device),
@@ -113,17 +114,20 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kernels:
-    """What computes: the kit that layers are built with, the native kernels if any.
+    """What computes: the kit that layers are built with, the native kernels if any, the GPU's if any.
 
     `dtype` is what keys and values are computed in; the native kernels' is rounded to bfloat16.
     """
 
     kit: LayerKit
     dtype: torch.dtype
-    native: NativeKernels | None
+    native: NativeKernels | None = None
+    gpu: GpuKernels | None = None
 
     @property
     def name(self) -> str:
+        if self.gpu is not None:
+            return self.gpu.name
         return "reference" if self.native is None else f"native-{self.native.level}"
 
     def model(self, decoder: Decoder) -> Model:
@@ -137,15 +141,23 @@ class _Kernels:
         return TorchSampler() if self.native is None else NativeSampler(NativeSampling(self.native))
 
 
-def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int) -> _Kernels:
+def _choose_kernels(
+    config: EngineConfig, spec: ModelSpec, device: torch.device, num_threads: int
+) -> _Kernels:
     native = select_native(
         device, requested_dtype(config.model), config.model.kernels, num_threads, config.cache.kv_dtype
     )
+    dtype = choose_dtype(config.model, device)
+    refuse_impossible(
+        config.model, config.cache, capability_of(device), is_native=native is not None, dtype=dtype
+    )
     if native is not None:
         return _Kernels(kit=LayerKit.packed(native_ops(native), native), dtype=torch.bfloat16, native=native)
-    dtype = choose_dtype(config.model, device)
+    if device.type == "cuda":
+        gpu = choose_gpu_kernels(config.model, device, dtype, config.model.max_context or spec.max_context)
+        return _Kernels(kit=gpu.kit, dtype=dtype, gpu=gpu)
     ops = select_ops(device, dtype, config.model.kernels)
-    return _Kernels(kit=LayerKit.dense(ops, device, dtype), dtype=dtype, native=None)
+    return _Kernels(kit=LayerKit.dense(ops, device, dtype), dtype=dtype)
 
 
 Place = Callable[[Decoder, MaskTable, Callable[[int, int], None]], tuple[CacheLayout, Runner]]
@@ -167,11 +179,12 @@ def _placement(
         max_context=config.model.max_context,
         scale_bytes=scale_bytes(dtype),
     )
-    if device.type == "cuda":
+    gpu = kernels.gpu
+    if gpu is not None:
         return lambda decoder, masks, report: _on_gpu(
             config, TrialParts(
                 model=decoder, spec=spec, demand=demand, scheduling=config.scheduling, link=CudaLink(device),
-                masks=masks, device=device, dtype=dtype,
+                masks=masks, device=device, dtype=dtype, draw=gpu.draw,
             ), report,
         )  # fmt: skip
     layout = plan_layout(spec, demand)

@@ -12,7 +12,7 @@ from engine.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 KERNELS = ("auto", "native", "reference", "triton")
-QUANTIZATIONS = ("none", "int8", "int4")
+QUANTIZATIONS = ("none", "int8", "int4", "fp8")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "fp8")
 ADMISSIONS = ("optimistic", "guaranteed")
 MAX_AGEING_S = 1e6  # beyond it sums with a time of arrival lose their microseconds

@@ -159,7 +159,8 @@ class Settings(PullSettings):
     )
     quantization: str = Field(
         "none",
-        description="Matrices of a safetensors model as they are loaded: none, int8 or int4 (in groups of 32).",
+        description="Matrices of a safetensors model as they are loaded: none, int8 or int4 (in groups of 32), or on "
+        "Ada and Hopper GPUs fp8 (a scale for each row).",
     )
     kv_dtype: str = Field(
         "auto", description="Type of the cache alone: auto, float32, bfloat16, int8 or fp8."

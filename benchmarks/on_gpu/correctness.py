@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.on_gpu.decode import Figures
-from benchmarks.on_gpu.ops import kit_for, ops_for
+from benchmarks.on_gpu.ops import kernels_for, ops_for
 from benchmarks.on_gpu.place import Place
 from benchmarks.on_gpu.prompt import chunked_logits
 from benchmarks.on_gpu.rig import Dials, Rig
@@ -153,7 +153,7 @@ def parity(place: Place) -> Figures:
     except ImportError as error:
         return {"skipped": f"transformers is not here: {error}"}
     spec, prompt = tiny(), [3 + 37 * i % 250 for i in range(100)]
-    kit = kit_for(small_place(place, torch.float32))
+    kit = kernels_for(small_place(place, torch.float32)).kit
     ours = Decoder(spec, kit, LlamaBlock)
     sharpen(ours)
     config = transformers.MistralConfig(

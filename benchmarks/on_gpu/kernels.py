@@ -7,10 +7,10 @@ from torch import Tensor
 
 from benchmarks.on_gpu.decode import Figures
 from benchmarks.on_gpu.limits import Costs
-from benchmarks.on_gpu.ops import kit_for, ops_for
+from benchmarks.on_gpu.ops import kernels_for, ops_for
 from benchmarks.on_gpu.place import Place
 from engine.batch import Batch, GroupBatch, LayerCache
-from engine.execution.plain_draw import DrawColumns, DrawKind, draw_plainly
+from engine.execution.plain_draw import DrawColumns, DrawKind
 
 BLOCK_SIZE = 16
 
@@ -83,7 +83,7 @@ def _attention(place: Place, rows: int, length: int) -> Figures:
 
 
 def _products(place: Place, rows: int) -> Figures:
-    spec, kit = place.spec, kit_for(place)
+    spec, kit = place.spec, kernels_for(place).kit
     sizes = {
         "qkv": (spec.model_size, (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_size),
         "output": (spec.num_heads * spec.head_size, spec.model_size),
@@ -139,8 +139,9 @@ def _draws(place: Place, rows: int) -> Figures:
         uniforms=real(0.5), temperature=real(0.8), top_k=top_k, top_p=real(0.9), min_p=real(0.01)
     )
     figures: Figures = {}
+    draw_with = kernels_for(place).draw
     for kind in (DrawKind.GREEDY, DrawKind.RANDOM, DrawKind.TRUNCATED):
-        seconds = place.seconds(lambda kind=kind: draw_plainly(kind, logits, columns))
+        seconds = place.seconds(lambda kind=kind: draw_with(kind, logits, columns))
         figures[f"draw_{kind.name.lower()}_{rows}_us"] = 1e6 * seconds
     return figures
 

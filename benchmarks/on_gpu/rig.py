@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.on_gpu.ops import kit_for
+from benchmarks.on_gpu.ops import kernels_for
 from benchmarks.on_gpu.place import Place
 from benchmarks.on_gpu.shapes import random_decoder
 from engine.cache.layout import CacheDemand
@@ -83,7 +83,8 @@ class Rig:
         gc.collect()
         start = time.perf_counter()
         spec = place.spec
-        kit = kit_for(place, dials.quantization, is_deterministic=dials.is_deterministic)
+        kernels = kernels_for(place, dials.quantization, is_deterministic=dials.is_deterministic)
+        kit = kernels.kit
         decoder = random_decoder(spec, kit, seed)
         dtype = kit.dtype if dials.kv_dtype == "auto" else CACHE_DTYPES[dials.kv_dtype]
         scheduling = SchedulingConfig(
@@ -102,7 +103,7 @@ class Rig:
         gpu = place.gpu
         parts = TrialParts(
             model=decoder, spec=spec, demand=demand, scheduling=scheduling, link=gpu.new_link(), masks=NoMasks(),
-            device=place.device, dtype=dtype,
+            device=place.device, dtype=dtype, draw=kernels.draw,
         )  # fmt: skip
         cache = CacheConfig(kv_cache_bytes=dials.cache_bytes)
         placement = place_on_gpu(gpu, parts, cache, is_eager=dials.is_eager, report=_tell_nobody)

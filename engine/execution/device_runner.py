@@ -20,7 +20,7 @@ from engine.execution.graphs import MAX_BUCKET, DecodeGraphs, StandingParts
 from engine.execution.lanes import Lanes
 from engine.execution.link import Download, Link
 from engine.execution.pack import PackedStep, pack
-from engine.execution.plain_draw import DrawKind, draw_plainly, kind_of
+from engine.execution.plain_draw import DrawKind, DrawPlainly, draw_plainly, kind_of
 from engine.execution.results import device_errors, to_result
 from engine.execution.ring_tables import RingTables
 from engine.execution.runner import HEAD_TILE_ROWS, Bits, MaskSource, Model
@@ -43,6 +43,7 @@ class DeviceParts:
     link: Link
     masks: MaskSource
     max_running: int
+    draw: DrawPlainly = draw_plainly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class DeviceRunner:
             tables=tables,
             columns=self._columns,
             last_ids=self._last_ids,
+            draw=parts.draw,
         )
         self.graphs = DecodeGraphs(standing, parts.link, parts.max_running)
 
@@ -189,7 +191,7 @@ class DeviceRunner:
                 ids, found = self._draw_rarely(logits, own, rows.lanes, own_bits)
                 scored += found
             else:
-                ids = draw_plainly(kind, logits, rows.draws)
+                ids = self._parts.draw(kind, logits, rows.draws)
                 self._last_ids.index_copy_(0, rows.lanes, ids)
             token_ids.append(ids)
         return torch.cat(token_ids), tuple(scored)

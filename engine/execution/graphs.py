@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.batch import Batch, LayerCache
 from engine.execution.link import Link, Replay
-from engine.execution.plain_draw import DrawKind, draw_plainly
+from engine.execution.plain_draw import DrawKind, DrawPlainly
 from engine.execution.ring_tables import RingTables
 from engine.execution.runner import Model
 from engine.execution.step_columns import StepColumns
@@ -34,6 +34,7 @@ class StandingParts:
     tables: RingTables
     columns: StepColumns
     last_ids: Tensor  # [lanes + 1] int64: the token drawn last for each lane
+    draw: DrawPlainly
 
 
 def buckets(max_rows: int) -> tuple[int, ...]:
@@ -103,6 +104,6 @@ class DecodeGraphs:
         logits = parts.model.logits(parts.model(batch, parts.caches))  # [size, V]
         if kind is DrawKind.RARE:
             return logits
-        token_ids = draw_plainly(kind, logits, rows.draws)
+        token_ids = parts.draw(kind, logits, rows.draws)
         parts.last_ids.index_copy_(0, rows.lanes, token_ids)
         return token_ids

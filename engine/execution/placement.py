@@ -79,6 +79,7 @@ def place_on_gpu(
             link=gpu.new_link(),
             masks=parts.masks,
             max_running=parts.scheduling.max_running,
+            draw=parts.draw,
         )
     )
     if not is_eager:

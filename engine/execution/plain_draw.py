@@ -5,7 +5,7 @@ host: what a row leaves out is neutral in its column, and nothing is branched on
 hold it. Its uniform numbers come from the host, the same integers as everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -36,6 +36,9 @@ class DrawColumns:
     top_k: Tensor  # [R] int64, 0 for all
     top_p: Tensor  # [R] float64
     min_p: Tensor  # [R] float64
+
+
+DrawPlainly = Callable[[DrawKind, Tensor, DrawColumns], Tensor]
 
 
 def kind_of(draws: Sequence[Draw]) -> DrawKind:

@@ -14,7 +14,7 @@ from engine.config import SchedulingConfig
 from engine.execution.device_runner import NUM_SPARE_BLOCKS, DeviceParts, DeviceRunner
 from engine.execution.graphs import buckets
 from engine.execution.link import Link
-from engine.execution.plain_draw import DrawKind
+from engine.execution.plain_draw import DrawKind, DrawPlainly, draw_plainly
 from engine.execution.runner import MaskSource, Model
 from engine.model_spec import ModelSpec
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan
@@ -35,6 +35,7 @@ class TrialParts:
     masks: MaskSource
     device: torch.device
     dtype: torch.dtype
+    draw: DrawPlainly = draw_plainly
 
 
 class Trial:
@@ -56,6 +57,7 @@ class Trial:
                 link=parts.link,
                 masks=parts.masks,
                 max_running=scheduling.max_running,
+                draw=parts.draw,
             )
         )
 

@@ -35,6 +35,8 @@ def quantizing(name: str, path: Path) -> Callable[[WeightSource], WeightSource]:
             f"quantization is {name!r}, but {path} is a GGUF file, whose tensors have types of their own and stay "
             "as they are; leave it out, or give the model's safetensors folder"
         )
+    if name == "fp8":
+        return as_it_is  # the projections round what they are given
     return lambda source: QuantizedSource.over(source, name)
 
 

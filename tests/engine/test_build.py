@@ -47,6 +47,22 @@ def test_a_gguf_file_is_not_quantised_again(tmp_path):
         build(write_tiny_gguf(tmp_path, "Q4_1"), quantization="int4")
 
 
+@pytest.mark.parametrize(
+    ("ways", "message"),
+    [
+        ({"quantization": "fp8"}, "on a CPU take int8 or int4"),
+        ({"deterministic": True}, "take --kernels native"),
+    ],
+    ids=["fp8", "deterministic"],
+)
+def test_what_a_cpu_cannot_serve_is_refused_before_the_weights_are_read(checkpoint, ways, message):
+    sent = Sent()
+
+    with pytest.raises(ConfigError, match=message):
+        build(checkpoint, sent, kernels="reference", **ways)
+    assert not sent
+
+
 def test_an_imposed_window_narrows_the_models_own(checkpoint):
     assert build(checkpoint, window=4).card.window == 4
     assert build(checkpoint, window=100).card.window == 8

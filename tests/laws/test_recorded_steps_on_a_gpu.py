@@ -6,8 +6,8 @@ In float32 and without TF32; prompts and weights are such that no two tokens are
 import pytest
 import torch
 
-from engine.kernels.ops import REFERENCE, Ops
-from engine.layers.kit import LayerKit
+from engine.config import ModelConfig
+from engine.execution.gpu_kernels import choose_gpu_kernels
 from tests.support.random_jobs import check
 from tests.support.step_world import (
     HABITS,
@@ -26,21 +26,6 @@ DEVICE = torch.device("cuda")
 WINDOWS = [(None, None), (6, 6), (None, 5)]
 
 
-def triton_ops() -> Ops:
-    from engine.kernels.triton.invariant import invariant_linear
-    from engine.kernels.triton.kernels import TritonKernels
-
-    kernels = TritonKernels(max_context=MAX_CONTEXT, is_uniform=True)
-    return Ops(
-        prepare=kernels.prepare,
-        norm_residual=kernels.norm_residual,
-        linear=invariant_linear,
-        rotate_and_write=kernels.rotate_and_write,
-        attend=kernels.attend,
-        silu_mul=kernels.silu_mul,
-    )
-
-
 @pytest.fixture(scope="module", params=WINDOWS, ids=["full", "window6", "mixed"])
 def windows(request):
     return request.param
@@ -48,9 +33,14 @@ def windows(request):
 
 @pytest.fixture(scope="module", params=["reference", "triton"])
 def model(request, windows):
-    ops = REFERENCE if request.param == "reference" else triton_ops()
-    kit = LayerKit.dense(ops, DEVICE, torch.float32)
-    return random_decoder(world_spec(windows), kit=kit)
+    config = ModelConfig(
+        path="m",
+        model_id="m",
+        kernels="reference" if request.param == "reference" else "auto",
+        deterministic=request.param != "reference",
+    )
+    kernels = choose_gpu_kernels(config, DEVICE, torch.float32, MAX_CONTEXT)
+    return random_decoder(world_spec(windows), kit=kernels.kit)
 
 
 def jobs_of(num_rounds=2):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from benchmarks.gpu import parser as gpu_parser
 from benchmarks.load.__main__ import parser as load_parser
 from benchmarks.overload import parser as overload_parser
 from benchmarks.side_by_side.__main__ import parser as side_by_side_parser
@@ -37,6 +38,7 @@ MODULES = frozenset(
     {
         "venv",
         "pytest",
+        "benchmarks.gpu",
         "benchmarks.load",
         "benchmarks.side_by_side",
         "benchmarks.window_bound",
@@ -162,6 +164,8 @@ def python_complaints(words: tuple[str, ...]) -> Iterator[str]:
         yield from parse_complaints(overload_parser(), words[2:])
     elif words[1] == "benchmarks.soak":
         yield from parse_complaints(soak_parser(), words[2:])
+    elif words[1] == "benchmarks.gpu":
+        yield from parse_complaints(gpu_parser(["hardware"]), words[2:])
     elif words[1] == "benchmarks.window_bound":
         yield from parse_complaints(window_bound_parser(), words[2:])
     elif words[1] == "pytest":

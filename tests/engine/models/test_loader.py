@@ -5,6 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import CheckpointError
+from engine.kernels.ops import REFERENCE
+from engine.kernels.rounded import round_rows
+from engine.layers.kit import LayerKit
 from engine.models.decoder import Decoder
 from engine.models.gguf_file import TENSOR_TYPES
 from engine.models.loader import load_decoder
@@ -203,3 +206,19 @@ def test_a_gguf_file_that_lacks_a_tensor_says_which(tmp_path):
 
     with pytest.raises(CheckpointError, match=r"missing 1: model\.layers\.1\.mlp\.up_proj\.weight"):
         load(path)
+
+
+def test_rounded_projections_take_every_tensor_in_its_rows(tmp_path):
+    folder = write_tiny_checkpoint(tmp_path, "llama", with_tokenizer=False, vocab_size=272)
+    kit = LayerKit.rounded(REFERENCE, round_rows, torch.device("cpu"), torch.bfloat16)
+    rounded = load_decoder(folder, read_spec(folder), kit, lambda _done, _total: None)
+    plain = load(folder, torch.bfloat16)
+
+    for layer in range(2):
+        own = rounded.layers[layer].attention.qkv
+        values = own.codes.float() * own.worth
+        error = (values - plain.layers[layer].attention.qkv.weight.float()).abs()
+        assert (error <= values.abs() / 14 + own.worth / 100).all()
+    assert rounded.weight_bytes < 0.7 * plain.weight_bytes
+    found, expected = (torch.log_softmax(logits(decoder), -1) for decoder in (rounded, plain))
+    assert (found - expected).abs().mean() < 0.3

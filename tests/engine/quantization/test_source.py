@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import CheckpointError, ConfigError
-from engine.models.loader import load_decoder
+from engine.models.loader import as_it_is, load_decoder
 from engine.models.registry import read_spec
 from engine.models.safetensors_file import SafetensorsFiles
 from engine.quantization.groups import INT4, INT8
@@ -115,3 +115,9 @@ def test_4_bit_weights_take_5_bits_and_8_bit_ones_8_5(folder):
     tables = sum(size for name, size in padded.items() if "layers" not in name)
     norms = sum(shape[0] * 4 for shape in shapes.values() if len(shape) == 1)
     assert decoder.weight_bytes == tables * 8.5 / 8 + (sum(padded.values()) - tables) * 5 / 8 + norms
+
+
+def test_what_projections_round_themselves_is_read_as_it_is(tmp_path):
+    assert quantizing("fp8", tmp_path) is as_it_is
+    with pytest.raises(ConfigError, match="is a GGUF file"):
+        quantizing("fp8", tmp_path / "model.gguf")
