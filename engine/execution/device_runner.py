@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
+from engine.execution.device_sampler import DeviceSampler
 from engine.execution.graphs import MAX_BUCKET, DecodeGraphs, StandingParts
 from engine.execution.lanes import Lanes
 from engine.execution.link import Download, Link
@@ -24,7 +25,6 @@ from engine.execution.plain_draw import DrawKind, DrawPlainly, draw_plainly, kin
 from engine.execution.results import device_errors, to_result
 from engine.execution.ring_tables import RingTables
 from engine.execution.runner import HEAD_TILE_ROWS, Bits, MaskSource, Model
-from engine.execution.sampler import TorchSampler
 from engine.execution.scoring import Row, ScoredRows
 from engine.execution.step_columns import StepColumns
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
@@ -68,7 +68,7 @@ class DeviceRunner:
         largest = max(parts.max_running, MAX_BUCKET)
         self._columns = StepColumns(parts.link, largest, tables, device)
         self._last_ids = torch.zeros(parts.max_running + 1, dtype=torch.int64, device=device)
-        self._sampler = TorchSampler()
+        self._sampler = DeviceSampler(parts.draw)
         standing = StandingParts(
             model=parts.model,
             caches=parts.store.layers,

@@ -43,11 +43,18 @@ DrawPlainly = Callable[[DrawKind, Tensor, DrawColumns], Tensor]
 
 def kind_of(draws: Sequence[Draw]) -> DrawKind:
     """The least kind that does all of `draws`."""
-    kind = DrawKind.GREEDY
     for draw in draws:
         own = draw.sampling
         if draw.is_masked or draw.banned_ids or own.edits_logits or own.logprobs:
             return DrawKind.RARE
+    return kind_once_edited(draws)
+
+
+def kind_once_edited(draws: Sequence[Draw]) -> DrawKind:
+    """The same where somebody else edits the logits and tells how probable a token was."""
+    kind = DrawKind.GREEDY
+    for draw in draws:
+        own = draw.sampling
         if own.is_greedy:
             continue
         if own.typical_p != 1.0 or own.xtc_probability:
