@@ -88,7 +88,7 @@ constexpr int64_t attend_state_floats(int rows, int head_size) { return int64_t{
 constexpr size_t attend_scratch_bytes(int rows, int num_heads, int head_size) {
   const size_t size = static_cast<size_t>(padded_head_size(head_size)), heads = static_cast<size_t>(num_heads);
   const size_t queries = static_cast<size_t>(whole_tile_rows(rows)) * size * 2 * heads;
-  return queries + KEY_TILE * (size * (4 + 2 * heads) + 128) + TILE_ROWS * size * 4 + 4096;
+  return queries + 8 * static_cast<size_t>(rows) + KEY_TILE * (size * (6 + 2 * heads) + 192) + 2 * TILE_ROWS * size * 4 + 4096;
 }
 
 struct Level {
