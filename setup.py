@@ -16,6 +16,7 @@ from setuptools.errors import CompileError
 
 FOLDER = "engine/kernels/cpu"
 COMMON_SOURCES = [
+    "attention_tasks.cpp",
     "context.cpp",
     "decode_step.cpp",
     "operations.cpp",

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from engine.execution.device import (
 )
 from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.link import CudaLink
+from engine.execution.memory_plan import CudaMeter, explained_shortage
 from engine.execution.native_sampler import NativeSampler
 from engine.execution.placement import Gpu, place_on_gpu
 from engine.execution.runner import Model, ModelRunner
@@ -86,11 +88,12 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     )  # fmt: skip
     # A pool that cannot work is refused before the weights are read, where its size is known by then.
     place = _placement(config, spec, kernels, (device, dtype))
-    decoder = load_decoder(
-        Path(config.model.path), spec, kernels.kit, _Progress(outbox, "weights").report, through
-    )
+    with _explained(device):
+        decoder = load_decoder(
+            Path(config.model.path), spec, kernels.kit, _Progress(outbox, "weights").report, through
+        )
     masks = MaskTable()
-    layout, runner = place(decoder, masks, _Progress(outbox, "recording").report)
+    layout, runner = place(decoder, masks, _Progress(outbox, "decode steps").report)
     _log_memory(layout, spec, decoder)
     pool = CachePool(layout)
     scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
@@ -198,6 +201,13 @@ def _placement(
         )
 
     return on_cpu
+
+
+def _explained(device: torch.device) -> AbstractContextManager[None]:
+    """Weights that a GPU has no memory for are a setting that cannot work; a CPU's are the system's affair."""
+    if device.type == "cuda":
+        return explained_shortage(CudaMeter(device), "loading weights")
+    return nullcontext()
 
 
 def _on_gpu(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from benchmarks.on_gpu import (
     correctness,
     decode,
+    formats,
     hardware,
     kernels,
     own_tests,
@@ -61,6 +62,7 @@ PARTS = (
         name="recording", sentence="what recording takes and is worth", limit_s=90, measure=prices.recording
     ),
     Part(name="fp8-cache", sentence="32 × 1 k decode, 8-bit cache", limit_s=60, measure=prices.fp8_cache),
+    Part(name="formats", sentence="what formats cost in accuracy", limit_s=60, measure=formats.formats),
     Part(name="tests", sentence="tests marked gpu", limit_s=400, measure=own_tests.own_tests),
 )
 

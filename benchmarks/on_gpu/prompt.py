@@ -7,18 +7,25 @@ from engine.cache.layout import CacheDemand, plan_layout
 from engine.cache.pool import CachePool
 from engine.cache.store import CacheStore
 from engine.execution.pack import pack
+from engine.kernels.cached import scale_bytes
 from engine.models.decoder import Decoder
 from engine.plan import Chunk, StepPlan
 
 CHUNK, BLOCK_SIZE = 24, 16
 
 
-def chunked_logits(decoder: Decoder, prompt: list[int], device: torch.device) -> Tensor:
-    """[T, V] float32: of every position."""
+def chunked_logits(
+    decoder: Decoder, prompt: list[int], device: torch.device, cache_dtype: torch.dtype | None = None
+) -> Tensor:
+    """[T, V] float32: of every position, with a cache of the model's dtype unless told otherwise."""
     spec = decoder.spec
-    dtype = decoder.norm.weight.dtype
+    dtype = cache_dtype or decoder.norm.weight.dtype
     demand = CacheDemand(
-        block_size=BLOCK_SIZE, cache_bytes=8 << 20, max_chunk_tokens=CHUNK, element_bytes=dtype.itemsize
+        block_size=BLOCK_SIZE,
+        cache_bytes=8 << 20,
+        max_chunk_tokens=CHUNK,
+        element_bytes=dtype.itemsize,
+        scale_bytes=scale_bytes(dtype),
     )
     layout = plan_layout(spec, demand)
     store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)

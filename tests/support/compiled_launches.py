@@ -16,7 +16,9 @@ from triton.runtime.jit import JITFunction
 
 from engine.batch import LayerCache
 from engine.kernels.cached import to_cached
+from engine.kernels.triton.invariant import invariant_linear
 from engine.kernels.triton.kernels import TritonKernels
+from engine.kernels.triton.rounding import round_rows
 from engine.kernels.triton.sampling import TritonSampling
 from tests.support.attention_oracle import paged_case
 
@@ -125,6 +127,16 @@ def launch_rows(size, dtype):
     kernels.silu_mul(hidden)
 
 
+def launch_products(in_size, out_size, dtype):
+    """Few rows and many against the same weight, with a bias and without; and their rounding."""
+    weight, bias = torch.zeros(out_size, in_size, dtype=dtype), torch.zeros(out_size, dtype=dtype)
+    for num_rows in (1, 100):
+        hidden = torch.zeros(num_rows, in_size, dtype=dtype)
+        invariant_linear(hidden, weight, None)
+        invariant_linear(hidden, weight, bias)
+    round_rows(weight[:3])
+
+
 def main() -> None:
     """Compile everything that serving a usual model would."""
     JITFunction.run = compiled
@@ -136,6 +148,9 @@ def main() -> None:
     launch_attention((32, 8, 128), torch.float32, torch.float32, 4096)
     for size in (32_000, 151_936):
         launch_sampling(size)
+    for in_size, out_size in ((4096, 6144), (14_336, 4096), (576, 1536)):
+        launch_products(in_size, out_size, torch.bfloat16)
+    launch_products(4096, 4096, torch.float32)
     for size in (576, 4096, 8192):
         launch_rows(size, torch.bfloat16)
 

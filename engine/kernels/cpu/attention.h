@@ -1,176 +1,212 @@
-// The two products of attention, for a block of rows and one tile of keys: queries by keys, and
-// weights by values; on vectors, or on AMX tiles.
+// What attention's kernels share: a task's rows and their sums so far, and the way to its slots.
 #pragma once
 
 #include "level.h"
-#include "tiles.h"
 #include "vector.h"
 
 namespace RS_LEVEL {
 namespace {
 
-constexpr int VECTORS = KEY_TILE / LANES;
+constexpr float LOG2_E = 1.44269504f;
+constexpr float NOTHING_YET = -1e30f;  // below any score, and its difference to itself is 0
 
-struct Scratch {
-  uint32_t* queries;  // [rows, D / 2] pairs of bfloat16, scaled
-  float* sums;        // [rows, D] of weighted values
-  float* peaks;       // [rows] largest score so far
-  float* totals;      // [rows] sum of weights so far
-  uint32_t* keys;     // [D / 2, 64]: pairs of dimensions of each key
-  uint32_t* values;   // [32, D]: each dimension of pairs of positions
-  uint16_t* raw;      // [64, D]
-};
-
-#if defined(__AMX_BF16__)
-
-constexpr int BLOCK_ROWS = 16;
-
-// Configures the tiles while it lives: 0 to 3 for sums, 4 for a block's rows, 5 for keys or values.
-class ProductTiles {
+// Takes pieces of a task's scratch memory, one after another.
+class Pieces {
  public:
-  ProductTiles(int num_rows, int) {
-    const uint8_t rows = static_cast<uint8_t>(num_rows < BLOCK_ROWS ? num_rows : BLOCK_ROWS);
-    TileShapes shapes;
-    for (int tile = 0; tile < 5; ++tile) shapes.set(tile, rows, 64);
-    shapes.set(5, 16, 64);
-    shapes.use();
+  explicit Pieces(void* memory) : at_(static_cast<uint8_t*>(memory)) {}
+
+  template <class T>
+  T* take(size_t count) {
+    uint8_t* place = at_;
+    at_ += (count * sizeof(T) + 63) / 64 * 64;
+    return reinterpret_cast<T*>(place);
   }
-  ~ProductTiles() { _tile_release(); }
-  ProductTiles(const ProductTiles&) = delete;
-  ProductTiles& operator=(const ProductTiles&) = delete;
+
+ private:
+  uint8_t* at_;
 };
 
-// Adds to tiles 0 to 3 what the rows' 32 further inputs and four times 16 columns' give.
-RS_INLINE void multiply_step(const uint32_t* rows, size_t row_bytes, const uint32_t* columns, size_t column_bytes, int num_columns) {
-  _tile_loadd(4, rows, row_bytes);
-  _tile_loadd(5, columns, column_bytes);
-  _tile_dpbf16ps(0, 4, 5);
-  _tile_loadd(5, columns + LANES, column_bytes);
-  _tile_dpbf16ps(1, 4, 5);
-  if (num_columns < 64) return;
-  _tile_loadd(5, columns + 2 * LANES, column_bytes);
-  _tile_dpbf16ps(2, 4, 5);
-  _tile_loadd(5, columns + 3 * LANES, column_bytes);
-  _tile_dpbf16ps(3, 4, 5);
-}
+// The sizes of a task. Its rows are all queries of its first key head, each with that head's group
+// of query heads, then those of the next key head.
+struct TaskShape {
+  int group;      // query heads of a key head
+  int head_rows;  // of one key head
+  int rows;
+  int size;  // of a head, padded to pairs for whole vectors
 
-RS_INLINE void clear_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
+  explicit TaskShape(const AttendTask& task)
+      : group(task.heads->num_heads / task.heads->num_kv_heads), head_rows(task.num_queries * group),
+        rows(task.num_heads * head_rows), size(padded_head_size(task.heads->head_size)) {}
 
-RS_INLINE void store_sums(float* sums, int num_columns, size_t row_bytes) {
-  _tile_stored(0, sums, row_bytes);
-  _tile_stored(1, sums + LANES, row_bytes);
-  if (num_columns < 64) return;
-  _tile_stored(2, sums + 2 * LANES, row_bytes);
-  _tile_stored(3, sums + 3 * LANES, row_bytes);
-}
-
-RS_INLINE void multiply_by_keys(const Scratch& scratch, int size, int row, int, float (&scores)[BLOCK_ROWS][KEY_TILE]) {
-  const size_t row_bytes = static_cast<size_t>(size) * 2;
-  settle_memory(scores);
-  clear_sums();
-  for (int pair = 0; pair < size / 2; pair += LANES)
-    multiply_step(scratch.queries + row * size / 2 + pair, row_bytes, scratch.keys + pair * KEY_TILE, KEY_TILE * 4, KEY_TILE);
-  store_sums(scores[0], KEY_TILE, KEY_TILE * 4);
-  settle_memory(scores);
-}
-
-RS_INLINE void add_weighted_values(const Scratch& scratch, int size, int row, int count, const float* shrinks,
-                                   const uint32_t (&weights)[BLOCK_ROWS][KEY_TILE / 2]) {
-  alignas(64) float products[BLOCK_ROWS][64];
-  for (int at = 0; at < size; at += 64) {
-    const int width = size - at < 64 ? size - at : 64;
-    settle_memory(weights);
-    settle_memory(products);
-    clear_sums();
-    for (int pair = 0; pair < KEY_TILE / 2; pair += LANES)
-      multiply_step(weights[0] + pair, KEY_TILE * 2, scratch.values + pair * size + at, static_cast<size_t>(size) * 4, width);
-    store_sums(products[0], width, sizeof products[0]);
-    settle_memory(products);
-    for (int r = 0; r < count; ++r)
-      for (int i = 0; i < width; i += LANES) {
-        float* sum = scratch.sums + (row + r) * size + at + i;
-        store(sum, multiply_add(load<Floats>(sum), splat(shrinks[r]), load<Floats>(products[r] + i)));
-      }
+  // Where a row's head is, counted in floats from the first query's first head.
+  int64_t place(const AttendTask& task, int row, int64_t stride) const {
+    const int head = (task.first_head + row / head_rows) * group + row % group;
+    return stride * (row % head_rows / group) + head * task.heads->head_size;
   }
-}
 
-#else
-
-constexpr int BLOCK_ROWS = 4;
-
-struct ProductTiles {
-  ProductTiles(int, int) {}
+  // The position of a row's query.
+  int64_t position(const AttendTask& task, int row) const { return task.first_position + row % head_rows / group; }
 };
 
-template <int ROWS>
-RS_INLINE void multiply_rows_by_keys(const Scratch& scratch, int size, int row, float (*output)[KEY_TILE]) {
-  Floats scores[ROWS][VECTORS] = {};
-  for (int pair = 0; pair < size / 2; ++pair) {
-    Words keys[VECTORS];
-    for (int v = 0; v < VECTORS; ++v) keys[v] = load<Words>(scratch.keys + pair * KEY_TILE + v * LANES);
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r) {
-      const Words query = splat_word(scratch.queries + (row + r) * (size / 2) + pair);
-#pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) scores[r][v] = dot_pairs(scores[r][v], keys[v], query);
+// What rows have summed up, as `attend_state_floats` lays it out.
+struct State {
+  float* sums;    // [rows, D] of weighted values
+  float* peaks;   // [rows] largest score so far, a base-2 logarithm
+  float* totals;  // [rows] sum of weights so far
+
+  State(float* floats, const TaskShape& shape)
+      : sums(floats), peaks(sums + whole_tile_rows(shape.rows) * shape.size), totals(peaks + whole_tile_rows(shape.rows)) {}
+
+  void clear(const TaskShape& shape) {
+    memset(sums, 0, sizeof(float) * static_cast<size_t>(shape.rows * shape.size));
+    for (int row = 0; row < whole_tile_rows(shape.rows); ++row) {
+      peaks[row] = NOTHING_YET;
+      totals[row] = 0.0f;
     }
   }
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < VECTORS; ++v) store(output[r] + v * LANES, scores[r][v]);
-}
+};
 
-// 64 (or the last 32) dimensions at a time.
-template <int ROWS, int WIDTH>
-RS_INLINE void add_values(const Scratch& scratch, int size, int row, int at, const float* shrinks, const uint32_t (*weights)[KEY_TILE / 2]) {
-  Floats sums[ROWS][WIDTH];
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < WIDTH; ++v)
-      sums[r][v] = load<Floats>(scratch.sums + (row + r) * size + at + v * LANES) * splat(shrinks[r]);
-  for (int pair = 0; pair < KEY_TILE / 2; ++pair) {
-    Words values[WIDTH];
-    for (int v = 0; v < WIDTH; ++v) values[v] = load<Words>(scratch.values + pair * size + at + v * LANES);
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r) {
-      const Words weight = splat_word(weights[r] + pair);
-#pragma GCC unroll 4
-      for (int v = 0; v < WIDTH; ++v) sums[r][v] = dot_pairs(sums[r][v], values[v], weight);
+// Adds up to 16 rows' peaks and totals to those of a state. What was summed so far, and what is
+// added, are to be multiplied by the factors.
+struct Factors {
+  alignas(64) float kept[LANES];
+  alignas(64) float added[LANES];
+
+  Factors(const State& state, int row, int count, const Floats& peaks, const Floats& totals) {
+    const Floats old_peaks = load_some(state.peaks + row, count), new_peaks = larger(peaks, old_peaks);
+    const Floats keep = power_of_two(old_peaks - new_peaks), add = power_of_two(peaks - new_peaks);
+    const Floats old_totals = load_some(state.totals + row, count);
+    store(kept, keep);
+    store(added, add);
+    store_some(state.peaks + row, new_peaks, count);
+    const auto is_higher = peaks > old_peaks;
+    store_some(state.totals + row, multiply_add(is_higher ? old_totals : totals, is_higher ? keep : add, is_higher ? totals : old_totals), count);
+  }
+
+  // One of a row's factors is 1: a sum and a product are rounded once, in one way only.
+  RS_INLINE void apply(int r, float* sums, const float* products, int size) const {
+    if (added[r] == 1.0f) {
+      for (int at = 0; at < size; at += LANES) store(sums + at, multiply_add(load<Floats>(sums + at), splat(kept[r]), load<Floats>(products + at)));
+    } else {
+      for (int at = 0; at < size; at += LANES) store(sums + at, multiply_add(load<Floats>(products + at), splat(added[r]), load<Floats>(sums + at)));
     }
   }
-  for (int r = 0; r < ROWS; ++r)
-    for (int v = 0; v < WIDTH; ++v) store(scratch.sums + (row + r) * size + at + v * LANES, sums[r][v]);
+};
+
+// A query's head as bfloat16, scaled such that scores are base-2 logarithms; [size], zeros behind.
+RS_INLINE void load_query(const AttendTask& task, const TaskShape& shape, int row, uint16_t* halves) {
+  const int head_size = task.heads->head_size;
+  const Floats scale = splat(LOG2_E / __builtin_sqrtf(static_cast<float>(head_size)));
+  const float* query = task.query + shape.place(task, row, task.query_stride);
+  for (int at = 0; at < shape.size; at += LANES) store(halves + at, to_bfloat16(load_some(query + at, head_size - at) * scale));
 }
 
-template <int ROWS>
-void add_rows_of_values(const Scratch& scratch, int size, int row, const float* shrinks, const uint32_t (*weights)[KEY_TILE / 2]) {
+// Which positions of a tile the queries [first_query, end_query) see, counted from the tile's start.
+struct Span {
+  int first, end;
+
+  Span(const AttendTask& task, int64_t tile, int first_query, int end_query) {
+    const int64_t last = task.first_position + end_query - tile;
+    const int64_t begin = task.heads->window ? task.first_position + first_query + 1 - task.heads->window - tile : 0;
+    first = static_cast<int>(begin < 0 ? 0 : begin > KEY_TILE ? KEY_TILE : begin);
+    end = static_cast<int>(last < 0 ? 0 : last > KEY_TILE ? KEY_TILE : last);
+  }
+};
+
+// One layer's cache as a task finds its heads there.
+class Slots {
+ public:
+  Slots(const AttendTask& task)
+      : format(task.cache->format), head_size(task.heads->head_size), head_bytes(cached_head_bytes(format, head_size)),
+        slot_bytes(head_bytes * static_cast<size_t>(task.heads->num_kv_heads)), block_size(task.group->block_size),
+        table_(task.group->tables + static_cast<int64_t>(task.chunk) * task.group->table_width),
+        base_(task.group->bases[task.chunk]) {}
+
+  // Bytes from a cache tensor's start to the first head of a position.
+  size_t place(int64_t position) const {
+    const int64_t index = (position - base_) / block_size, offset = (position - base_) % block_size;
+    return static_cast<size_t>(table_[index] * block_size + offset) * slot_bytes;
+  }
+
+  // How many positions from this one on lie in the same block.
+  int64_t rest_of_block(int64_t position) const { return block_size - (position - base_) % block_size; }
+
+  const int32_t format;
+  const int head_size;
+  const size_t head_bytes, slot_bytes;
+  const int64_t block_size;
+
+ private:
+  const int64_t* table_;
+  const int64_t base_;
+};
+
+RS_INLINE void copy_halves(uint16_t* to, const uint8_t* from, int head_size) {
   int at = 0;
-  for (; at + 64 <= size; at += 64) add_values<ROWS, 4>(scratch, size, row, at, shrinks, weights);
-  if (at < size) add_values<ROWS, 2>(scratch, size, row, at, shrinks, weights);
+  for (; at + 2 * LANES <= head_size; at += 2 * LANES) store(to + at, load<Words>(from + 2 * at));
+  if (at < head_size) memcpy(to + at, from + 2 * at, sizeof(uint16_t) * static_cast<size_t>(head_size - at));
 }
 
-RS_INLINE void multiply_by_keys(const Scratch& scratch, int size, int row, int count, float (&scores)[BLOCK_ROWS][KEY_TILE]) {
-  switch (count) {
-    case 1: return multiply_rows_by_keys<1>(scratch, size, row, scores);
-    case 2: return multiply_rows_by_keys<2>(scratch, size, row, scores);
-    case 3: return multiply_rows_by_keys<3>(scratch, size, row, scores);
-    default: return multiply_rows_by_keys<4>(scratch, size, row, scores);
+RS_INLINE void copy_codes(uint16_t* to, const uint8_t* from, int head_size) {
+  const Floats scale = splat(load<float>(from + head_size));
+  for (int at = 0; at < head_size; at += LANES) {
+    const size_t count = static_cast<size_t>(head_size - at < LANES ? head_size - at : LANES);
+    Codes codes = {};
+    memcpy(&codes, from + at, count);
+    const Halves halves = to_bfloat16(__builtin_convertvector(codes, Floats) * scale);
+    memcpy(to + at, &halves, sizeof(uint16_t) * count);
   }
 }
 
-RS_INLINE void add_weighted_values(const Scratch& scratch, int size, int row, int count, const float* shrinks,
-                                   const uint32_t (&weights)[BLOCK_ROWS][KEY_TILE / 2]) {
-  switch (count) {
-    case 1: return add_rows_of_values<1>(scratch, size, row, shrinks, weights);
-    case 2: return add_rows_of_values<2>(scratch, size, row, shrinks, weights);
-    case 3: return add_rows_of_values<3>(scratch, size, row, shrinks, weights);
-    default: return add_rows_of_values<4>(scratch, size, row, shrinks, weights);
+// One head's rows of a tile as [KEY_TILE, size] bfloat16, block after block; positions outside the
+// span become zeros. The same rows of `next` are on their way from memory meanwhile.
+inline void gather(const Slots& slots, const uint8_t* cached, const uint8_t* next, int64_t tile, const Span& span, int size, uint16_t* raw) {
+  if (size != slots.head_size || span.first > 0 || span.end < KEY_TILE) memset(raw, 0, sizeof(uint16_t) * static_cast<size_t>(KEY_TILE * size));
+  for (int64_t position = tile + span.first, last = tile + span.end; position < last;) {
+    const size_t place = slots.place(position);
+    const uint8_t *from = cached + place, *ahead = next + place;
+    const int64_t rest = slots.rest_of_block(position), end = last - position < rest ? last : position + rest;
+    for (; position < end; ++position, from += slots.slot_bytes, ahead += slots.slot_bytes) {
+      for (size_t at = 0; at < slots.head_bytes; at += 64) __builtin_prefetch(ahead + at);
+      uint16_t* to = raw + (position - tile) * size;
+      if (slots.format == RS_CACHE_INT8)
+        copy_codes(to, from, slots.head_size);
+      else
+        copy_halves(to, from, slots.head_size);
+    }
   }
 }
 
+#if defined(__AVX512F__)
+// Transposes 16 x 16 words: four rounds that exchange blocks of 1, 2, 4 and 8.
+RS_INLINE void transpose_words(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
+  __m512i a[LANES], b[LANES];
+  for (int i = 0; i < LANES; ++i) a[i] = load<__m512i>(from + from_stride * static_cast<size_t>(i));
+  for (int i = 0; i < LANES; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < LANES; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  for (int i = 0; i < LANES; i += 8)
+    for (int k = 0; k < 4; ++k) {
+      b[i + k] = _mm512_shuffle_i32x4(a[i + k], a[i + k + 4], 0x88);
+      b[i + k + 4] = _mm512_shuffle_i32x4(a[i + k], a[i + k + 4], 0xdd);
+    }
+  for (int k = 0; k < 8; ++k) {
+    store(to + to_stride * static_cast<size_t>(k), _mm512_shuffle_i32x4(b[k], b[k + 8], 0x88));
+    store(to + to_stride * static_cast<size_t>(k + 8), _mm512_shuffle_i32x4(b[k], b[k + 8], 0xdd));
+  }
+}
+#else
+RS_INLINE void transpose_words(const uint32_t* from, size_t from_stride, uint32_t* to, size_t to_stride) {
+  for (size_t i = 0; i < LANES; ++i)
+    for (size_t k = 0; k < LANES; ++k) to[to_stride * k + i] = from[from_stride * i + k];
+}
 #endif
 
 }  // namespace

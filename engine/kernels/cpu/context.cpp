@@ -129,6 +129,7 @@ void rs_rotate_and_write(rs_context* context, const rs_heads* heads, const rs_ba
 
 void rs_attend(rs_context* context, const rs_heads* heads, const rs_batch* batch, const rs_cache* cache,
                const float* query, int64_t query_stride, float* output) {
+  const ThreadPool::Step awake(context->pool);
   attend_rows(*context, *heads, *batch, *cache, query, query_stride, output);
 }
 

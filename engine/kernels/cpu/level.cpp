@@ -11,6 +11,7 @@ void linear_panel(const PanelTask& task, const Rows& rows);
 void rotate(float* head, const float* cos, const float* sin, int head_size);
 void to_cache(const float* values, int num_heads, int head_size, int32_t format, uint8_t* cached);
 void attend(const AttendTask& task);
+void finish_attend(const AttendTask& task, int num_states);
 int32_t read_all(const uint8_t* memory, size_t num_bytes);
 int64_t multiply_codes(int num_rounds);
 
@@ -23,6 +24,6 @@ constexpr bool ONLY_BFLOAT16 = false;
 constexpr int MAX_PANEL_ROWS = 64;
 #endif
 
-const Level level = {ONLY_BFLOAT16, MAX_PANEL_ROWS, prepare, norm, silu_mul, linear_panel, rotate, to_cache, attend, read_all, multiply_codes};
+const Level level = {ONLY_BFLOAT16, MAX_PANEL_ROWS, prepare, norm, silu_mul, linear_panel, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
 
 }  // namespace RS_LEVEL

@@ -55,24 +55,25 @@ struct PanelTask {
 constexpr int MAX_TILED_ROWS = 512;
 constexpr size_t PANEL_SCRATCH_BYTES = 104 << 10;
 
-// Queries [first_query, first_query + num_queries) of a chunk, with the query heads of one key head.
+// Queries of a chunk with the query heads of some key heads, and some tiles of keys.
 struct AttendTask {
   const rs_heads* heads;
   const rs_cache* cache;
   const rs_group* group;
   int chunk;
-  int kv_head;
-  bool is_last;  // else the next key head comes next, and its keys may be sent for
-  int64_t first_position;  // of the first query
+  int first_head, num_heads;  // key heads; several only where all rows together are at most TILE_ROWS
+  int64_t first_position;     // of the first query
   int num_queries;
-  const float* query;  // of the first query, head 0
+  int64_t first_tile, end_tile;  // positions; multiples of KEY_TILE
+  const float* query;            // of the first query, head 0
   int64_t query_stride;
-  float* output;  // [.., H * D] of the first query
-  uint8_t* scratch;  // attend_scratch_bytes
+  float* output;         // [.., H * D] of the first query
+  float* states;         // what its rows have summed up, attend_state_floats
+  int64_t state_stride;  // 0, or floats between states where each tile has its own
+  uint8_t* scratch;      // attend_scratch_bytes
 };
 
-constexpr int QUERY_BLOCK = 64;  // what is made ready of a tile of keys serves so many queries
-constexpr int KEY_TILE = 64;
+constexpr int KEY_TILE = 128;  // positions whose weights are relative to a peak of their own
 
 inline size_t cached_head_bytes(int32_t format, int head_size) {
   return format == RS_CACHE_INT8 ? static_cast<size_t>(head_size) + sizeof(float) : 2 * static_cast<size_t>(head_size);
@@ -80,10 +81,15 @@ inline size_t cached_head_bytes(int32_t format, int head_size) {
 
 constexpr int padded_head_size(int head_size) { return (head_size + 31) / 32 * 32; }
 
-inline size_t attend_scratch_bytes(const rs_heads& heads) {
-  const size_t rows = static_cast<size_t>(heads.num_heads / heads.num_kv_heads) * QUERY_BLOCK + TILE_ROWS;
-  const size_t size = static_cast<size_t>(padded_head_size(heads.head_size));
-  return rows * (size * 6 + 8) + KEY_TILE * size * 6 + 4096;
+constexpr int whole_tile_rows(int rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS; }
+
+// For so many rows: their sums, peaks and totals.
+constexpr int64_t attend_state_floats(int rows, int head_size) { return int64_t{whole_tile_rows(rows)} * (padded_head_size(head_size) + 2); }
+
+constexpr size_t attend_scratch_bytes(int rows, int num_heads, int head_size) {
+  const size_t size = static_cast<size_t>(padded_head_size(head_size)), heads = static_cast<size_t>(num_heads);
+  const size_t queries = static_cast<size_t>(whole_tile_rows(rows)) * size * 2 * heads;
+  return queries + 8 * static_cast<size_t>(rows) + KEY_TILE * (size * (6 + 2 * heads) + 192) + 2 * TILE_ROWS * size * 4 + 4096;
 }
 
 struct Level {
@@ -99,7 +105,10 @@ struct Level {
   void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
   // Heads [num_heads, D] in the cache's format, one after another.
   void (*to_cache)(const float* values, int num_heads, int head_size, int32_t format, uint8_t* cached);
+  // Adds up what the task's rows see of its tiles, in one state or in a state for each tile.
   void (*attend)(const AttendTask& task);
+  // Adds up so many states into the first, in their order, and writes the output.
+  void (*finish_attend)(const AttendTask& task, int num_states);
   int32_t (*read_all)(const uint8_t* memory, size_t num_bytes);
   // Multiply-adds of codes that so many rounds of nothing else make.
   int64_t (*multiply_codes)(int num_rounds);

@@ -148,28 +148,6 @@ void rotate_and_write_rows(rs_context& context, const rs_heads& heads, const rs_
   });
 }
 
-void attend_rows(rs_context& context, const rs_heads& heads, const rs_batch& batch, const rs_cache& cache,
-                 const float* query, int64_t query_stride, float* output) {
-  std::vector<std::pair<int, int>> blocks;  // (chunk, first query), the long ones of a chunk last
-  for (int chunk = 0; chunk < batch.num_chunks; ++chunk)
-    for (int64_t first = 0; first < batch.row_starts[chunk + 1] - batch.row_starts[chunk]; first += QUERY_BLOCK)
-      blocks.emplace_back(chunk, static_cast<int>(first));
-  // One thread takes all key heads of a block, which lie side by side, where there are blocks for all.
-  const bool are_many = static_cast<int>(blocks.size()) >= 2 * context.pool.num_threads();
-  const int heads_per_task = are_many ? heads.num_kv_heads : 1, tasks_per_block = heads.num_kv_heads / heads_per_task;
-  context.pool.parallel(static_cast<int>(blocks.size()) * tasks_per_block, [&](int task, int thread) {
-    const auto [chunk, first] = blocks[static_cast<size_t>(task / tasks_per_block)];
-    const int64_t row = batch.row_starts[chunk] + first;
-    const int count = static_cast<int>(std::min<int64_t>(QUERY_BLOCK, batch.row_starts[chunk + 1] - row));
-    const int first_head = task % tasks_per_block * heads_per_task, end_head = first_head + heads_per_task;
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(attend_scratch_bytes(heads));
-    for (int head = first_head; head < end_head; ++head)
-      context.level.attend({&heads, &cache, &batch.groups[cache.group], chunk, head, head + 1 == end_head,
-                            batch.starts[chunk] + first, count, query + row * query_stride, query_stride,
-                            output + row * heads.num_heads * heads.head_size, scratch});
-  });
-}
-
 void embed_rows(rs_context& context, const rs_linear& table, const int64_t* token_ids, int num_tokens, float* hidden) {
   for_rows(context, num_tokens, [&](int row) {
     rs_unpack_row(&table.segments[0], table.in_size, static_cast<int32_t>(token_ids[row]), hidden + at(row, table.in_size));

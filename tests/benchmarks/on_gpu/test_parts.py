@@ -13,7 +13,16 @@ from benchmarks.on_gpu.report import GOALS
 from benchmarks.on_gpu.timeline import busy_times
 
 HERE = Place.choose(is_tiny=True)
-QUICK = ["hardware", "batch-1", "first-token", "short-answers", "kernels", "batch-1-fp8", "fp8-cache"]
+QUICK = [
+    "hardware",
+    "batch-1",
+    "first-token",
+    "short-answers",
+    "kernels",
+    "batch-1-fp8",
+    "fp8-cache",
+    "formats",
+]
 SLOW = sorted({part.name for part in PARTS} - {*QUICK, "correctness"})
 
 
@@ -45,6 +54,14 @@ def test_a_law_that_does_not_hold_is_found():
 
     assert found["holds"] is False
     assert found["differing"]
+
+
+def test_rounder_formats_are_further_off():
+    found = {name: error["mean"] for name, error in part_named("formats").measure(HERE).items()}
+
+    assert found["weights bfloat16, cache auto"] < found["weights bfloat16, cache int8"] * 1.5
+    assert found["weights bfloat16, cache auto"] < found["weights fp8, cache auto"] < 0.2
+    assert found["weights fp8, cache auto"] <= found["weights fp8, cache fp8"] < 0.3
 
 
 def test_every_goal_is_a_figure_of_a_part_that_there_is():

@@ -179,15 +179,15 @@ def assert_is_brute_force(kernels, case, window):
     torch.testing.assert_close(attend(kernels, case, window).double(), expected, atol=BFLOAT16, rtol=BFLOAT16)
 
 
-@pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 63, 64, 65, 130])
-@pytest.mark.parametrize("window", [1, WINDOW, 64, None])
+@pytest.mark.parametrize("length", [1, 2, WINDOW, WINDOW + 1, 127, 128, 129, 260])
+@pytest.mark.parametrize("window", [1, WINDOW, 128, None])
 def test_a_decode_sees_exactly_its_window(kernels, length, window):
     case = paged_case([(length - 1, length)], window, block_size=3, dtype=torch.bfloat16)
 
     assert_is_brute_force(kernels, case, window)
 
 
-@pytest.mark.parametrize("span", [(0, 2), (0, 9), (7, 9), (9, 33), (60, 70), (50, 120)], ids=str)
+@pytest.mark.parametrize("span", [(0, 2), (0, 9), (7, 9), (9, 33), (120, 130), (50, 150)], ids=str)
 @pytest.mark.parametrize("window", [1, WINDOW - 1, WINDOW, WINDOW + 1, 65, None])
 def test_every_row_of_a_chunk_sees_exactly_its_window(kernels, span, window):
     case = paged_case([span], window, block_size=4, dtype=torch.bfloat16)
@@ -195,27 +195,43 @@ def test_every_row_of_a_chunk_sees_exactly_its_window(kernels, span, window):
     assert_is_brute_force(kernels, case, window)
 
 
-@pytest.mark.parametrize("heads", [(1, 1, 32), (4, 4, 8), (6, 2, 10), (9, 3, 64), (8, 1, 128)], ids=str)
+@pytest.mark.parametrize(
+    "heads", [(1, 1, 32), (4, 4, 8), (6, 2, 10), (9, 3, 64), (8, 1, 128), (20, 1, 32)], ids=str
+)
 def test_query_heads_share_key_heads_in_groups(kernels, heads):
-    case = paged_case([(4, 5), (66, 80), (0, 1)], None, heads=heads, block_size=16, dtype=torch.bfloat16)
+    case = paged_case([(4, 5), (126, 130), (0, 1)], None, heads=heads, block_size=16, dtype=torch.bfloat16)
 
     assert_is_brute_force(kernels, case, None)
 
 
-@pytest.mark.parametrize("window", [None, WINDOW, 70])
-def test_a_query_is_answered_the_same_alone_and_in_any_chunk(kernels, window):
-    whole = paged_case([(0, 100)], None, block_size=16, dtype=torch.bfloat16)
+@pytest.mark.parametrize("cached", [torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("block_size", [5, 16, 48])
+@pytest.mark.parametrize("window", [None, WINDOW, 200])
+def test_a_query_is_answered_the_same_alone_and_in_any_chunk_and_block(kernels, window, block_size, cached):
+    def random_case(span, block_size):
+        case = paged_case([span], None, block_size=block_size, dtype=torch.bfloat16, heads=(6, 2, 64))
+        return in_cache_of(cached, case)
+
+    whole = random_case((0, 400), 16)
     rows = attend(kernels, whole, window)
 
-    for position in (0, 1, 31, 63, 64, 99):
-        alone = paged_case([(position, position + 1)], None, block_size=16, dtype=torch.bfloat16)
-        slots = [int(slot) for slot in whole.batch.groups[0].slots]
-        own = [int(alone.batch.groups[0].tables[0, at // 16]) * 16 + at % 16 for at in range(position + 1)]
-        alone.cache.keys[own] = whole.cache.keys[slots[: position + 1]]
-        alone.cache.values[own] = whole.cache.values[slots[: position + 1]]
+    for position in (0, 1, 31, 63, 64, 127, 128, 290, 399):
+        alone = random_case((position, position + 1), block_size)
+        slots = whole.batch.groups[0].slots[: position + 1]
+        table = alone.batch.groups[0].tables[0]
+        own = [int(table[at // block_size]) * block_size + at % block_size for at in range(position + 1)]
+        alone.cache.keys[own] = whole.cache.keys[slots]
+        alone.cache.values[own] = whole.cache.values[slots]
         alone.query[0] = whole.query[position]
 
         assert torch.equal(attend(kernels, alone, window)[0], rows[position])
+
+
+def test_a_long_context_shared_out_between_threads_gives_the_same_bits(kernels):
+    case = paged_case([(899, 900), (40, 41)], None, block_size=16, dtype=torch.bfloat16, heads=(9, 3, 64))
+    one_thread = NativeKernels.open(1, kernels.level)
+
+    assert torch.equal(attend(kernels, case, None), attend(one_thread, case, None))
 
 
 def test_levels_agree_within_the_rounding_of_float32_or_of_bfloat16_on_tiles():

@@ -15,8 +15,10 @@ KERNELS = {
     "fill_uniforms",
     "gate_rows",
     "join_splits",
+    "multiply",
     "norm_rows",
     "rotate_and_write_rows",
+    "round_each",
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
