@@ -61,7 +61,8 @@ def draw(place: Place, *shape: int) -> Tensor:
     return torch.randn(shape, device=place.device, dtype=place.dtype)
 
 
-def _angles(place: Place, rows: int) -> tuple[Tensor, Tensor]:
+def angles(place: Place, rows: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of random angles, for so many rows."""
     angles = torch.rand(rows, place.spec.head_size // 2, device=place.device)
     return angles.cos().to(place.dtype), angles.sin().to(place.dtype)
 
@@ -74,7 +75,7 @@ def _moved(place: Place, name: str, num_bytes: float, act: Callable[[], object])
 def _attention(place: Place, rows: int, length: int) -> Figures:
     spec, ops = place.spec, ops_for(place)
     batch, cache = standing_batch(place, rows, length)
-    prepared = ops.prepare(batch, *_angles(place, rows))
+    prepared = ops.prepare(batch, *angles(place, rows))
     query = draw(place, rows, spec.num_heads, spec.head_size)
     visible = Costs(spec=spec).visible(length)
     num_bytes = rows * visible * 2 * spec.num_kv_heads * spec.head_size * place.dtype.itemsize
@@ -111,7 +112,7 @@ def _rows(place: Place, rows: int) -> Figures:
     hidden, residual = draw(place, rows, spec.model_size), draw(place, rows, spec.model_size)
     weight, gate_up = draw(place, spec.model_size), draw(place, rows, 2 * spec.ffn_size)
     batch, cache = standing_batch(place, rows, 2 * BLOCK_SIZE)
-    prepared = ops.prepare(batch, *_angles(place, rows))
+    prepared = ops.prepare(batch, *angles(place, rows))
     heads = draw(place, rows, spec.num_heads + 2 * spec.num_kv_heads, spec.head_size)
     parts = heads.split([spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], dim=1)
     return (
@@ -146,9 +147,9 @@ def _draws(place: Place, rows: int) -> Figures:
     return figures
 
 
-def _prompt(place: Place, length: int) -> Figures:
-    """Attention of a whole prompt in one chunk."""
-    spec, ops, window = place.spec, ops_for(place), place.spec.layer_windows[0]
+def prompt_batch(place: Place, length: int) -> tuple[Batch, LayerCache]:
+    """A whole prompt in one chunk."""
+    spec, window = place.spec, place.spec.layer_windows[0]
     width = -(-length // BLOCK_SIZE)
     slots = torch.arange(length, device=place.device)
     group = GroupBatch(
@@ -160,10 +161,16 @@ def _prompt(place: Place, length: int) -> Figures:
         row_bounds=torch.tensor([0, length], device=place.device), starts=(0,), groups=(group,),
     )  # fmt: skip
     shape = (width * BLOCK_SIZE, spec.num_kv_heads, spec.head_size)
-    cache = LayerCache(group=0, keys=draw(place, *shape), values=draw(place, *shape))
-    prepared = ops.prepare(batch, *_angles(place, length))
+    return batch, LayerCache(group=0, keys=draw(place, *shape), values=draw(place, *shape))
+
+
+def _prompt(place: Place, length: int) -> Figures:
+    """Attention of a whole prompt in one chunk."""
+    spec, ops = place.spec, ops_for(place)
+    batch, cache = prompt_batch(place, length)
+    prepared = ops.prepare(batch, *angles(place, length))
     query = draw(place, length, spec.num_heads, spec.head_size)
-    seconds = place.seconds(lambda: ops.attend(query, cache, prepared, window))
+    seconds = place.seconds(lambda: ops.attend(query, cache, prepared, spec.layer_windows[0]))
     operations = 4 * length * spec.num_heads * spec.head_size * Costs(spec=spec).mean_visible(length)
     return {
         f"attend_prompt_{length}_us": 1e6 * seconds,

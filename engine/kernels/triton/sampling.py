@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.kernels.triton.block_sizes import power_of_two
 from engine.kernels.triton.sampling_rows import draw_rows, fill_uniforms
 
-MOST_TILE = 4096  # logits that a program looks at together
+MOST_TILE = 8192  # logits that a program looks at together: what one multiprocessor has in flight
 ROOM = 4096  # candidates of a row that are put aside; where there are more, its whole row is searched
 
 
@@ -76,7 +76,7 @@ class TritonSampling:
             aside = logits.new_empty(num_rows, room)
         draw_rows[(num_rows,)](
             logits, *columns, token_ids, aside, logits.stride(0), size, room,
-            tile=tile, is_greedy=parameters is None, num_warps=8 if tile >= 2048 else 4,
+            tile=tile, is_greedy=parameters is None, num_warps=16 if tile > 4096 else 8 if tile > 1024 else 4,
         )  # fmt: skip
         return token_ids
 
