@@ -121,4 +121,6 @@ def _kit(
 ) -> LayerKit:
     if config.quantization == "fp8":
         return LayerKit.rounded(ops, round_rows, *place)
+    if config.quantization != "none":
+        return LayerKit.grouped(ops, config.quantization, *place)
     return LayerKit.dense(ops, *place)

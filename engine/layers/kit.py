@@ -7,6 +7,7 @@ from torch import nn
 
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.ops import Ops
+from engine.layers.grouped import GroupedLinears
 from engine.layers.linear import DenseLinears, LinearFactory
 from engine.layers.packed import PackedLinears
 from engine.layers.rounded import RoundedLinears, RoundRows
@@ -38,6 +39,13 @@ class LayerKit:
         """A kit whose projections hold 8-bit floating numbers; tables and all else are of `dtype`."""
         linears = RoundedLinears(ops.linear, round_hidden, device, dtype)
         return cls(ops=ops, linears=linears, device=device, dtype=dtype)
+
+    @classmethod
+    def grouped(cls, ops: Ops, name: str, device: torch.device, dtype: torch.dtype) -> "LayerKit":
+        """A kit whose projections hold codes of the format `name` in groups of 32, embeddings among them."""
+        return cls(
+            ops=ops, linears=GroupedLinears(ops.linear, name, device, dtype), device=device, dtype=dtype
+        )
 
     def parameter(self, *shape: int) -> nn.Parameter:
         """An uninitialised parameter without gradient, to be filled by the loader."""

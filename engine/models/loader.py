@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.kernels.cpu.packed import StoredRows
+from engine.layers.grouped import GroupedLinear
 from engine.layers.kit import LayerKit
 from engine.layers.packed import PackedLinear
 from engine.layers.rounded import RoundedLinear
@@ -102,7 +103,25 @@ class RoundedPlace:
         return self.num_rows, self.projection.in_size
 
 
-Place = DensePlace | PackedPlace | RoundedPlace
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedPlace:
+    """Rows of a projection that holds codes in groups."""
+
+    projection: GroupedLinear
+    first_row: int
+    num_rows: int
+
+    def fill(self, source: WeightSource, name: str) -> None:
+        """Take the codes of tensor `name`."""
+        self.projection.pack(self.first_row, source.stored(name))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor must have."""
+        return self.num_rows, self.projection.in_size
+
+
+Place = DensePlace | PackedPlace | RoundedPlace | GroupedPlace
 
 
 def as_it_is(source: WeightSource) -> WeightSource:
@@ -176,6 +195,8 @@ def _place(decoder: Decoder, target: WeightTarget) -> Place:
         return PackedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
     if isinstance(module, RoundedLinear) and parameter == "weight":
         return RoundedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
+    if isinstance(module, GroupedLinear) and parameter == "weight":
+        return GroupedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
     rows = decoder.get_parameter(target.parameter).narrow(0, target.first_row, target.num_rows)
     return DensePlace(rows=rows)
 

@@ -5,6 +5,7 @@ from engine.config import CacheConfig, ModelConfig
 from engine.errors import ConfigError
 from engine.execution.gpu_kernels import capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.plain_draw import DrawColumns, DrawKind, draw_plainly
+from engine.layers.grouped import GroupedLinears
 from engine.layers.linear import DenseLinears
 from engine.layers.rounded import RoundedLinears
 from tests.support import triton_device  # noqa: F401  tells triton how to run before anything imports it
@@ -82,6 +83,13 @@ def test_with_fp8_projections_are_rounded(hopper):
     config = ModelConfig(path="m", model_id="m", quantization="fp8")
 
     assert isinstance(choose_gpu_kernels(config, GPU, torch.bfloat16, 4096).kit.linears, RoundedLinears)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_with_int8_and_int4_projections_hold_codes(hopper, name):
+    config = ModelConfig(path="m", model_id="m", quantization=name)
+
+    assert isinstance(choose_gpu_kernels(config, GPU, torch.bfloat16, 4096).kit.linears, GroupedLinears)
 
 
 def test_the_reference_is_not_deterministic_on_a_gpu(hopper):
