@@ -24,7 +24,7 @@ FROM source AS build-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/ringserve/bin/pip install .
 
-# What both images share. No compiler, no sources: an interpreter, and a virtual environment to come.
+# What both images share. No sources: an interpreter, and a virtual environment to come.
 FROM ${PYTHON_IMAGE} AS runtime
 RUN groupadd --gid 10001 ringserve \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin ringserve \
@@ -45,8 +45,16 @@ ENTRYPOINT ["ringserve"]
 # Beyond loopback a key is needed: without RINGSERVE_API_KEY (or --no-auth) it refuses to start.
 CMD ["serve", "--host", "0.0.0.0"]
 
-# Needs nothing of CUDA but the driver, which the container runtime brings: the wheels hold the rest.
+# Needs nothing of CUDA but the driver, which the container runtime brings: the wheels hold the rest, but
+# for the C compiler with which triton makes the launchers of its kernels when they are first used.
 FROM runtime AS cuda
+USER 0
+# A release's mirror keeps one version of each, which a pin would outlive.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=build-cuda /opt/ringserve /opt/ringserve

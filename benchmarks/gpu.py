@@ -58,7 +58,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def measure(name: str, file: Path, limit_s: float, *, is_tiny: bool) -> dict[str, object]:
     """Run a part in its process; its outcome, which is in `file` too."""
-    command = [sys.executable, "-m", "benchmarks.on_gpu", name, str(file), *(["--tiny"] if is_tiny else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.on_gpu",
+        name,
+        str(file.resolve()),
+        *(["--tiny"] if is_tiny else []),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     file.unlink(missing_ok=True)
     start = time.monotonic()

@@ -185,7 +185,7 @@ def _placement(
     gpu = kernels.gpu
     if gpu is not None:
         return lambda decoder, masks, report: _on_gpu(
-            config, TrialParts(
+            config, kernels.name, TrialParts(
                 model=decoder, spec=spec, demand=demand, scheduling=config.scheduling, link=CudaLink(device),
                 masks=masks, device=device, dtype=dtype, draw=gpu.draw,
             ), report,
@@ -211,10 +211,11 @@ def _explained(device: torch.device) -> AbstractContextManager[None]:
 
 
 def _on_gpu(
-    config: EngineConfig, parts: TrialParts, report: Callable[[int, int], None]
+    config: EngineConfig, name: str, parts: TrialParts, report: Callable[[int, int], None]
 ) -> tuple[CacheLayout, Runner]:
-    gpu = Gpu.at(parts.device)
-    placement = place_on_gpu(gpu, parts, config.cache, is_eager=config.model.eager, report=report)
+    # The reference attends a recorded step over whole tables: far more than it would have to.
+    is_eager = config.model.eager or name == "reference"
+    placement = place_on_gpu(Gpu.at(parts.device), parts, config.cache, is_eager=is_eager, report=report)
     return placement.layout, placement.runner
 
 

@@ -24,6 +24,13 @@ def test_a_part_leaves_its_result_and_a_report_and_is_not_measured_twice(tmp_pat
     assert json.loads((tmp_path / "report.json").read_text())["hardware"] == outcome
 
 
+def test_a_folder_is_named_from_where_the_command_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["--tiny", "--out", "found", "--only", "batch-1"]) == 0
+    assert json.loads((tmp_path / "found" / "batch-1.json").read_text())["state"] == "done"
+
+
 def test_a_part_that_takes_too_long_is_ended_and_said_so(tmp_path):
     file = tmp_path / "batch-1.json"
     outcome = measure("batch-1", file, 0.2, is_tiny=True)
