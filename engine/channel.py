@@ -11,13 +11,15 @@ import pickle
 import socket
 from typing import Any, Self
 
-from engine.messages import ToEngine, ToServer
+from engine.messages import ToEngine, ToServer, from_plain, to_plain
 
 MAX_FRAME_BYTES = 64 << 20  # a prompt of ten million tokens fits; a length above it is not a length
 HEADER_BYTES = 8
 READ_AHEAD_BYTES = 1 << 20  # what the server buffers before the engine's writes have to wait
 _PICKLE_PROTOCOL = 5
-_UNPICKLING_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError)
+_UNPICKLING_ERRORS = (
+    pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError,
+)  # fmt: skip
 
 
 class ChannelError(Exception):
@@ -31,7 +33,7 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
 
 def to_frame(message: ToEngine | ToServer) -> bytes:
     """The frame of one message; ChannelError if it is too large."""
-    payload = pickle.dumps(message, _PICKLE_PROTOCOL)
+    payload = pickle.dumps(to_plain(message), _PICKLE_PROTOCOL)
     return _checked(len(payload)).to_bytes(HEADER_BYTES, "big") + payload
 
 
@@ -96,9 +98,20 @@ class BlockingEnd:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
+    def offer(self, frame: bytes) -> int:
+        """Write as much of a frame as goes without waiting, and tell how much; OSError once the server is gone."""
+        try:
+            return self._sock.send(frame, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def write(self, frame: bytes) -> None:
+        """Write a frame or what is left of one, and wait while the server is slow to read; OSError as above."""
+        self._sock.sendall(frame)
+
     def send(self, message: ToServer) -> None:
-        """Write `message`, and wait while the server is slow to read; OSError once it is gone."""
-        self._sock.sendall(to_frame(message))
+        """Write `message`, as `write`."""
+        self.write(to_frame(message))
 
     def receive(self) -> ToEngine | None:
         """Wait for the next message; None when either end is closed, be it in the middle of a frame.
@@ -142,6 +155,6 @@ def _checked(num_bytes: int) -> int:
 
 def _unpickled(payload: bytes | bytearray) -> Any:  # Any: the direction is known to the caller only
     try:
-        return pickle.loads(payload)
+        return from_plain(pickle.loads(payload))
     except _UNPICKLING_ERRORS as error:
         raise ChannelError(f"a frame of {len(payload)} bytes holds no message: {error}") from error

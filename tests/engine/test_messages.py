@@ -30,7 +30,7 @@ from engine.messages import (
     Updates,
     Vocabulary,
 )
-from engine.prefix_report import MissReason, PrefixCounters, PrefixReport
+from engine.prefix_report import MissReason, PrefixReport
 from engine.request import FinishReason
 from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 from tests.support.new_request import new_request
@@ -42,7 +42,6 @@ LOAD = Load(
     num_free_blocks=3,
     num_steps=4,
     num_preemptions=5,
-    prefix=PrefixCounters(num_lookups=6),
 )
 REPORT = PrefixReport(
     num_matched_tokens=16, block_size=16, miss_reason=MissReason.DIFFERS, first_missing_block=1

@@ -50,4 +50,5 @@ struct rs_context {
   PreparedRows inputs;          // of the linear being computed
   PreparedRows gated;           // of the projection behind the gate
   Buffer hidden, residual, heads, attended;
+  Buffer cos, sin, wanted, logits;  // of a whole step
 };
