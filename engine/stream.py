@@ -55,6 +55,28 @@ class TokenStream:
         self._error: EngineError | None = None
         self._is_over = False
         self._news = asyncio.Event()
+        self._listener: Callable[[], None] | None = None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it has ended and everything was read, its error too."""
+        return self._is_over and not self._waiting and self._error is None
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when there is something to `take`, instead of waking who iterates."""
+        self._listener = listener
+
+    def take(self) -> list[TokenEvent]:
+        """Everything that waits, one event a choice, without waiting.
+
+        When nothing waits before it, the error that ended the stream is raised, once.
+        """
+        if not self._waiting and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        taken = [_merged(events) for events in self._waiting.values()]
+        self._waiting.clear()
+        return taken
 
     def __aiter__(self) -> Self:
         return self
@@ -85,14 +107,20 @@ class TokenStream:
         """Add an event for the reader; not after the end."""
         assert not self._is_over
         self._waiting.setdefault(event.choice, []).append(event)
-        self._news.set()
+        self._tell()
 
     def end(self, error: EngineError | None = None) -> None:
         """No event follows; `error`, if given, is raised after those that wait. Once only."""
         assert not self._is_over
         self._is_over = True
         self._error = error
-        self._news.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._listener is None:
+            self._news.set()
+        else:
+            self._listener()
 
 
 def _merged(events: Sequence[TokenEvent]) -> TokenEvent:
