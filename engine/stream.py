@@ -6,9 +6,8 @@ slow reader slows nobody. It does not know where events come from, nor HTTP.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import NamedTuple, Self
 
 from engine.errors import EngineError
 from engine.prefix_report import PrefixReport
@@ -17,8 +16,7 @@ from engine.request_record import RequestRecord
 from engine.text.token_logprob import TokenLogprob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """News of one choice: text and the tokens it came from, released together.
 
     `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
@@ -74,7 +72,7 @@ class TokenStream:
         if not self._waiting and self._error is not None:
             error, self._error = self._error, None
             raise error
-        taken = [_merged(events) for events in self._waiting.values()]
+        taken = [events[0] if len(events) == 1 else _merged(events) for events in self._waiting.values()]
         self._waiting.clear()
         return taken
 

@@ -5,6 +5,7 @@ the HTTP application: the two take about a second each, side by side.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -206,6 +207,8 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, st
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     app = create_app(settings, engine, is_started=True)
     config = http_config(app, settings)
+    gc.collect()
+    gc.freeze()  # what start-up made stays; later collections need not look at it
     return await DrainingServer(config, engine, settings.drain_s, stop).serve_until_done(listener)
 
 
