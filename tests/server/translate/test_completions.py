@@ -298,7 +298,7 @@ def test_the_best_is_that_of_the_highest_mean_and_not_of_the_highest_sum():
     fold = CompletionFold(read(best_of=2, n=1), TICKET, [HI])
     for choice, values in enumerate(((-1.0,), (-0.75, -0.75))):
         told = event(str(choice), choice=choice, finish_reason=FinishReason.STOP)
-        fold.add(0, replace(told, logprobs=tuple(scored("x", value) for value in values)))
+        fold.add(0, told._replace(logprobs=tuple(scored("x", value) for value in values)))
 
     assert [choice["text"] for choice in json.loads(fold.to_json())["choices"]] == ["1"]
 
