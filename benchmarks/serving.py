@@ -41,29 +41,29 @@ class PacedEngine:
 
     def __init__(self, descriptor: int, step_s: float) -> None:
         self._sock = socket.socket(fileno=descriptor)
-        self._end = BlockingEnd(self._sock)
+        self.end = BlockingEnd(self._sock)
         self._step_s = step_s
         self._left: dict[int, int] = {}
         self._words = itertools.cycle(WORDS)
 
     def run(self) -> None:
         """Until the channel ends."""
-        configure = self._end.receive()
+        configure = self.end.receive()
         assert isinstance(configure, Configure)
-        self._end.send(Ready(card=card(configure)))
+        self.end.send(Ready(card=card(configure)))
         due_s = time.monotonic()
         while True:
             due_s = max(due_s + self._step_s, time.monotonic())
             wait_s = due_s - time.monotonic() if self._left else 1.0
             while select.select([self._sock], [], [], max(0.0, wait_s))[0]:
-                message = self._end.receive()
+                message = self.end.receive()
                 if message is None:
                     return
                 if isinstance(message, Submit):
                     self._left[message.first_sequence_id] = message.request.sampling.max_tokens
-                    self._end.send(Accepted(request_id=message.request.request_id))
+                    self.end.send(Accepted(request_id=message.request.request_id))
                 wait_s = due_s - time.monotonic()
-            self._end.send(self._step() if self._left else Pulse(load=EngineLoad()))
+            self.end.send(self._step() if self._left else Pulse(load=EngineLoad()))
 
     def _step(self) -> Updates:
         sequence_ids = tuple(self._left)
