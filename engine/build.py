@@ -20,9 +20,9 @@ from engine.execution.device import (
     requested_dtype,
     set_cpu_threads,
 )
+from engine.execution.native_runner import NativeRunner
 from engine.execution.native_sampler import NativeSampler
-from engine.execution.runner import Model, ModelRunner
-from engine.execution.sampler import Sampler, TorchSampler
+from engine.execution.runner import ModelRunner
 from engine.intake import Intake, IntakeRules
 from engine.kernels.cached import scale_bytes
 from engine.kernels.cpu.native import NativeKernels
@@ -38,6 +38,7 @@ from engine.models.fused import FusedDecoder
 from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.outbox import Outbox
+from engine.plan import Runner
 from engine.quantization.source import quantizing
 from engine.scheduling.scheduler import Scheduler
 from engine.structured.compiler import ModelTokens
@@ -93,7 +94,7 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         has_prefix_cache=config.cache.has_prefix_cache,
     )
     intake = Intake(receive, outbox.put, rules, masks, num_threads=num_threads)
-    runner = ModelRunner(kernels.model(decoder), store, layout, masks=masks, sampler=kernels.sampler())
+    runner = kernels.runner(decoder, store, layout, masks)
     parts = LoopParts(
         intake=intake, scheduler=scheduler, runner=runner, outbox=outbox, meter=StepMeter(scheduler)
     )
@@ -121,15 +122,13 @@ class _Kernels:
     def name(self) -> str:
         return "reference" if self.native is None else f"native-{self.native.level}"
 
-    def model(self, decoder: Decoder) -> Model:
-        """The decoder as the runner calls it, once its weights are loaded."""
+    def runner(self, decoder: Decoder, store: CacheStore, layout: CacheLayout, masks: MaskTable) -> Runner:
+        """What computes steps with the decoder, once its weights are loaded."""
         if self.native is None:
-            return decoder
+            return ModelRunner(decoder, store, layout, masks=masks)
         torch.set_num_threads(1)  # the kernels have threads of their own; two pools would hold up each other
-        return FusedDecoder(decoder, self.native)
-
-    def sampler(self) -> Sampler:
-        return TorchSampler() if self.native is None else NativeSampler(NativeSampling(self.native))
+        model = FusedDecoder(decoder, self.native, store.layers, layout.block_size)
+        return NativeRunner(model, NativeSampler(NativeSampling(self.native)), masks=masks)
 
 
 def _choose_kernels(config: EngineConfig, device: torch.device, num_threads: int) -> _Kernels:
