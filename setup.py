@@ -24,7 +24,15 @@ COMMON_SOURCES = [
     "sampling_rows.cpp",
     "thread_pool.cpp",
 ]
-KERNEL_SOURCES = ["attention.cpp", "elementwise.cpp", "level.cpp", "limits.cpp", "linear.cpp", "sampling.cpp"]
+KERNEL_SOURCES = [
+    "attention.cpp",
+    "elementwise.cpp",
+    "level.cpp",
+    "limits.cpp",
+    "linear.cpp",
+    "sampling.cpp",
+    "tiled_linear.cpp",
+]
 COMPILE_FLAGS = ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 LINK_FLAGS = ["-pthread", "-s"]
 if sys.platform == "linux":
@@ -38,7 +46,11 @@ AVX512 = [
     *("-mfma", "-mf16c", "-ffp-contract=off"),
 ]
 LEVELS = {"portable": ["-ffp-contract=off"]}
-X86_LEVELS = {"avx2": AVX2, "avx512": AVX512, "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]}
+X86_LEVELS = {
+    "avx2": AVX2,
+    "avx512": AVX512,
+    "amx": [*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16", "-mavx512fp16"],
+}
 
 
 class BuildKernels(build_ext):

@@ -1,11 +1,42 @@
-"""Fixtures that several folders of tests share."""
+"""Fixtures that several folders of tests share, and one thread for the arithmetic of each process.
 
+As many test processes run as there are cores; threads of theirs beyond that only wait for each other.
+Tests of threads say how many they want.
+"""
+
+import gc
+import os
 from pathlib import Path
 
 import pytest
 
 from engine.source import fetch_demo_model
 from server.settings import default_cache_dir
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything loads torch; children inherit it
+
+OPENAPI_TESTS = Path(__file__).parent / "scenarios" / "test_openapi_document.py"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the plugin of the tests made from our document where they may run: it takes a second."""
+    if not _leaves_out_clients(config):
+        config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Only to collect those takes seconds, so they are not where none would run."""
+    return True if collection_path == OPENAPI_TESTS and _leaves_out_clients(config) else None
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end; the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _leaves_out_clients(config: pytest.Config) -> bool:
+    return "not clients" in config.option.markexpr
 
 
 @pytest.fixture(scope="session")

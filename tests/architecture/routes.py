@@ -12,7 +12,7 @@ METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 def routes(files: Iterable[SourceFile]) -> Iterator[str]:
     """Method and path of each route, as `GET /v1/models/{}`."""
     for file in files:
-        for node in ast.walk(file.tree):
+        for node in file.nodes:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)

@@ -9,7 +9,7 @@ import pytest
 
 import engine
 from tests.architecture.ranks import ENGINE, LIBRARIES, PLACES, SERVER, Half, unit_of
-from tests.architecture.source_tree import ROOT, SourceFile, expect_none, planted, read_tree
+from tests.architecture.source_tree import ROOT, SourceFile, dotted, expect_none, planted, read_tree
 
 FACADE = "engine"  # engine/__init__.py: it names modules, and loads none before it is asked
 
@@ -106,8 +106,8 @@ def style_violations(files: Sequence[SourceFile]) -> Iterator[str]:
                 yield file.at(entry.line, "relative import")
             if entry.name == "*":
                 yield file.at(entry.line, "import of everything")
-        for node in ast.walk(file.tree):
-            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        for node in file.nodes:
+            called = dotted(node.func) if isinstance(node, ast.Call) else ""
             if called.endswith(("import_module", "__import__")) and file.module != FACADE:
                 yield file.at(getattr(node, "lineno", 1), f"{called} hides an import")
 

@@ -48,7 +48,7 @@ def parameter_names(function: Function) -> list[str]:
 
 def class_violations(files: Sequence[SourceFile]) -> Iterator[str]:
     for file in files:
-        for node in ast.walk(file.tree):
+        for node in file.statements:
             if isinstance(node, ast.ClassDef):
                 methods = [member for member in node.body if is_public_method(member)]
                 if len(methods) > MAX_PUBLIC_METHODS:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.architecture.source_tree import SourceFile, expect_none, planted, read_tree
+from tests.architecture.source_tree import SourceFile, dotted, expect_none, planted, read_tree
 
 EMPTY_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "core"})
 NAMED_ALL_THE_SAME = frozenset({"server/schemas/common.py", "tests/server/schemas/test_common.py"})
@@ -30,8 +30,8 @@ def name_violations(files: Sequence[SourceFile]) -> Iterator[str]:
 
 def print_violations(files: Sequence[SourceFile]) -> Iterator[str]:
     for file in files:
-        for node in ast.walk(file.tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "builtins.print"):
+        for node in file.nodes:
+            if isinstance(node, ast.Call) and dotted(node.func) in ("print", "builtins.print"):
                 yield file.at(node.lineno, "print; log it, or write to a stream that was passed")
 
 
@@ -40,8 +40,8 @@ def environment_violations(files: Sequence[SourceFile]) -> Iterator[str]:
     for file in files:
         if file.path.as_posix() == SETTINGS:
             continue
-        for node in ast.walk(file.tree):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os" and node.attr in readers:
+        for node in file.nodes:
+            if isinstance(node, ast.Attribute) and dotted(node.value) == "os" and node.attr in readers:
                 yield file.at(node.lineno, f"os.{node.attr}; only {SETTINGS} reads the environment")
         for entry in file.imports:
             if entry.module == "os" and entry.name in readers:

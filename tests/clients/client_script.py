@@ -13,12 +13,14 @@ SCRIPT_TIMEOUT_S = 180
 def run_script(command: Sequence[str | Path], url: str, **arguments: object) -> dict[str, object]:
     """What the script answers: it is given the server's address and the arguments as one JSON object.
 
-    Nothing of this process's environment that could lead a client elsewhere goes along.
+    Nothing of this process's environment that could lead a client elsewhere goes along. Python may keep
+    what it compiles: the client's packages were installed uncompiled.
     """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("PYTHONPATH", "VIRTUAL_ENV") and not name.startswith(("OPENAI_", "LITELLM_", "HF_"))
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+        and not name.startswith(("OPENAI_", "LITELLM_", "HF_"))
     }
     offline = {"HF_HUB_OFFLINE": "1", "LANGSMITH_TRACING": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(

@@ -24,8 +24,6 @@ def url(demo_model_path: Path) -> Iterator[str]:
         "float32",
         "--kernels",
         "reference",
-        "--cpu-threads",
-        "1",
     ]
     with server_process(str(demo_model_path), *options) as server:
         server.wait_ready()

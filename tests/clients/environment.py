@@ -59,7 +59,8 @@ def _only_here(lock: Path) -> Iterator[None]:
 def _install_python_packages(folder: Path) -> None:
     _run(sys.executable, "-m", "venv", str(folder))
     install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
-    _run(*install, "--progress-bar", "off", "-r", str(REQUIREMENTS), "-c", str(CONSTRAINTS))
+    # To compile all of it takes a minute and more; what the scripts import is compiled by the first of them.
+    _run(*install, "--no-compile", "--progress-bar", "off", "-r", str(REQUIREMENTS), "-c", str(CONSTRAINTS))
 
 
 def _install_node_packages(folder: Path) -> None:

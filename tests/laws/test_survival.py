@@ -23,6 +23,10 @@ def checkpoint(tmp_path_factory):
     return write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"), "mistral", window=8, max_context=200_000)
 
 
+def of_tiny(checkpoint):
+    return str(checkpoint), "--served-model-name", "tiny", "--dtype", "float32"
+
+
 class Caller(threading.Thread):
     """Streams one long completion, and notes how it ended."""
 
@@ -74,33 +78,33 @@ def _complete(url):
         )
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_killed_engine_ends_its_streams_once_and_comes_back(checkpoint, seed):
-    delay_s = random.Random(seed).uniform(0.0, 0.6)
-    with server_process(str(checkpoint), "--served-model-name", "tiny", "--dtype", "float32") as server:
-        server.wait_ready()
-        callers = _load(server.url)
-        time.sleep(delay_s)  # the moment of the kill is the test's parameter
-        victim = server.engine_pid()
-        os.kill(victim, signal.SIGKILL)
-        _assert_ended_once(callers)
-        server.wait_ready()
-        answer = _complete(server.url)
-        load = server.wait_load(num_running=0, num_waiting=0)
+def _kill_under_load(server, delay_s):
+    """Kill the engine so long after its work began, see its end and its successor; its pid."""
+    server.wait_ready()
+    callers = _load(server.url)
+    time.sleep(delay_s)  # the moment of the kill is the test's parameter
+    victim = server.engine_pid()
+    os.kill(victim, signal.SIGKILL)
+    _assert_ended_once(callers)
+    server.wait_ready()
+    assert _complete(server.url).usage.completion_tokens == 3
+    assert server.wait_load(num_running=0, num_waiting=0)["num_free_blocks"] > 0
+    return victim
+
+
+def test_a_killed_engine_ends_its_streams_once_and_comes_back_each_time(checkpoint):
+    with server_process(*of_tiny(checkpoint), "--restart-window-s", "0.1") as server:
+        victims = [_kill_under_load(server, random.Random(seed).uniform(0.0, 0.6)) for seed in (1, 2, 3)]
         successor = server.engine_pid()
         exit_status = server.stop()
 
-    assert answer.usage.completion_tokens == 3
-    assert load["num_free_blocks"] > 0
     assert exit_status == 0
-    assert not psutil.pid_exists(victim)
-    assert not psutil.pid_exists(successor)
+    assert len({*victims, successor}) == 4
+    assert not any(psutil.pid_exists(pid) for pid in (*victims, successor))
 
 
 def test_a_stopped_engine_is_noticed_and_replaced(checkpoint):
-    with server_process(
-        str(checkpoint), "--served-model-name", "tiny", "--dtype", "float32", "--step-timeout-s", "2"
-    ) as server:
+    with server_process(*of_tiny(checkpoint), "--step-timeout-s", "2") as server:
         server.wait_ready()
         callers = _load(server.url)
         os.kill(server.engine_pid(), signal.SIGSTOP)
@@ -111,7 +115,7 @@ def test_a_stopped_engine_is_noticed_and_replaced(checkpoint):
 
 
 def test_a_killed_server_leaves_no_engine_behind(checkpoint):
-    with server_process(str(checkpoint), "--served-model-name", "tiny", "--dtype", "float32") as server:
+    with server_process(*of_tiny(checkpoint)) as server:
         server.wait_ready()
         engine = psutil.Process(server.engine_pid())
         server.process.kill()
@@ -122,7 +126,7 @@ def test_a_killed_server_leaves_no_engine_behind(checkpoint):
 
 
 def test_a_stopped_engine_does_not_outlive_a_killed_server(checkpoint):
-    with server_process(str(checkpoint), "--served-model-name", "tiny", "--dtype", "float32") as server:
+    with server_process(*of_tiny(checkpoint)) as server:
         server.wait_ready()
         engine = psutil.Process(server.engine_pid())
         engine.suspend()

@@ -5,62 +5,36 @@ which says for every position what greedy decoding takes there.
 """
 
 import pytest
-import torch
 
-from engine.text.tokenizer import Tokenizer
-from tests.support.demo_oracle import demo_oracle
-from tests.support.threaded_engine import threaded_engine, tiny_request
+from tests.support.demo_scores import NUM_TOKENS, QUESTIONS, WINDOW, DemoScores, answers
 
-pytestmark = pytest.mark.demo_model
+pytestmark = [pytest.mark.demo_model, pytest.mark.timeout(300)]
 
-QUESTIONS = [
-    "What is the capital of France?",
-    "Explain in one paragraph why the sky is blue.",
-    "Write a haiku about the sea.",
-    "List three uses of a paper clip.",
-    "Translate 'good morning' into Spanish.",
-    "Who wrote Hamlet, and when?",
-    "def fibonacci(n):",
-    "What does a compiler do?",
-    "Tell me a short story about a lighthouse keeper who finds a letter in a bottle. " * 3,
-    "Summarise: the quick brown fox jumps over the lazy dog, again and again, until it is tired. " * 4,
-]
-NUM_TOKENS = 64
-WINDOW = 48
 TIE = 2e-3  # two float32 computations of one logit differ by less
+WINDOWS = [pytest.param(None, id="full"), pytest.param(WINDOW, id="window48")]
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("window", "questions"), [(None, QUESTIONS[:6]), (WINDOW, QUESTIONS[5:])], ids=["full", "window48"]
-)
-def test_greedy_text_and_log_probabilities_are_those_of_transformers(demo_model_path, window, questions):
-    tokenizer = Tokenizer.load(demo_model_path)
-    prompts = [
-        tuple(tokenizer.render_chat([{"role": "user", "content": text}]).token_ids) for text in questions
-    ]
-    requests = [
-        tiny_request(f"r{i}", prompt, max_tokens=NUM_TOKENS, logprobs=True)
-        for i, prompt in enumerate(prompts)
-    ]
-    with threaded_engine(
-        demo_model_path,
-        model={"dtype": "float32", "window": window, "kernels": "reference"},
-        cache={"block_size": 16, "kv_cache_bytes": 64 << 20},
-        scheduling={"max_chunk_tokens": 40, "max_step_tokens": 100},
-    ) as engine:
-        outputs = [output for (output,) in engine.run(*requests)]
+@pytest.mark.parametrize("window", WINDOWS)
+def test_greedy_text_and_log_probabilities_are_those_of_transformers(demo_model_path, window):
+    found = answers(demo_model_path, window)
 
-    oracle = demo_oracle(demo_model_path, window)
-    for prompt, output in zip(prompts, outputs, strict=True):
-        with torch.inference_mode():
-            logits = oracle(torch.tensor([[*prompt, *output.token_ids]]), use_cache=False).logits[0]
-        rows = logits[len(prompt) - 1 : -1]
-        chosen = rows.gather(-1, torch.tensor(output.token_ids)[:, None]).squeeze(-1)
-        expected = chosen - rows.logsumexp(-1)
-
-        assert len(output.token_ids) == NUM_TOKENS
-        assert (rows.amax(-1) - chosen).max() <= TIE
-        assert (torch.tensor(output.logprobs) - expected).abs().max() <= TIE
+    oracle = DemoScores(demo_model_path, window)
+    for answer in found:
+        scores = oracle.of(answer.prompt, answer.token_ids)
+        assert len(answer.token_ids) == NUM_TOKENS
+        assert max(scores.below_best) <= TIE
+        assert answer.logprobs == pytest.approx(scores.logprobs, abs=TIE, rel=0)
     if window is not None:
-        assert all(len(prompt) + NUM_TOKENS > window for prompt in prompts)
+        assert all(len(answer.prompt) + NUM_TOKENS > window for answer in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", WINDOWS)
+def test_what_is_recorded_of_transformers_is_what_it_computes(demo_model_path, window):
+    oracle = DemoScores(demo_model_path, window)
+
+    assert len(oracle.recorded) == len(QUESTIONS[window])
+    for (prompt, token_ids), scores in oracle.recorded.items():
+        computed = oracle.compute(prompt, token_ids)
+        assert computed.logprobs == pytest.approx(scores.logprobs, abs=TIE / 4, rel=0)
+        assert computed.below_best == pytest.approx(scores.below_best, abs=TIE / 4, rel=0)

@@ -23,7 +23,7 @@ NEVER = {str(token_id): -100 for token_id in (FAULTY_SPELLING, FAULTY_EVENT)}
 LONG = {"model": "tiny", "max_tokens": 100_000, "stream": True, "ignore_eos": True, "logit_bias": NEVER}
 SHORT = {"model": "tiny", "prompt": [70, 71, 72], "max_tokens": 3, "temperature": 0, "ignore_eos": True}
 FLAGS = (
-    "--served-model-name", "tiny", "--dtype", "float32", "--cpu-threads", "1", "--client-timeout-s", "1",
+    "--served-model-name", "tiny", "--dtype", "float32", "--client-timeout-s", "1",
     "--restart-window-s", "0.1", "--step-timeout-s", "3", "--no-prefix-cache", "--max-body-bytes", "64KiB",
     "--max-context", "150000",
 )  # fmt: skip

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from functools import cache
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,9 +46,15 @@ def bodies(fixed: dict, model: type, **likely) -> st.SearchStrategy:
     return st.builds(lambda some, more: {**fixed, **some, **more}, sensible, changed)
 
 
+@cache
+def app() -> FastAPI:
+    """One for all bodies: it puts its routes together at its first request, and that takes longest."""
+    return create_app(Settings(), FakeEngine())
+
+
 def post(path: str, content: str | bytes) -> httpx.Response:
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(create_app(Settings(), FakeEngine()))
+        transport = httpx.ASGITransport(app())
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             return await client.post(path, content=content, headers={"Content-Type": "application/json"})
 

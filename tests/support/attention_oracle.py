@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,25 +31,27 @@ def brute_force_attention(case: PagedCase, window: int | None) -> Tensor:
     row = 0
     for (start, stop), keys, values in zip(case.spans, case.keys, case.values, strict=True):
         for position in range(start, stop):
-            rows.append(
-                _one_query(case.query[row].double(), keys.double(), values.double(), position, window)
-            )
+            numbers = (tensor.double().numpy() for tensor in (case.query[row], keys, values))
+            rows.append(torch.from_numpy(_one_query(*numbers, position, window)))
             row += 1
     return torch.stack(rows)
 
 
-def _one_query(query: Tensor, keys: Tensor, values: Tensor, position: int, window: int | None) -> Tensor:
+def _one_query(
+    query: np.ndarray, keys: np.ndarray, values: np.ndarray, position: int, window: int | None
+) -> np.ndarray:
     num_heads, head_size = query.shape
     group = num_heads // keys.shape[1]
-    output = torch.zeros_like(query)
+    output = np.zeros_like(query)
     for head in range(num_heads):
         weights = {}
         for at in range(position + 1):
             if window is None or position - at < window:
-                score = torch.dot(query[head], keys[at, head // group]).item() / math.sqrt(head_size)
+                score = float(query[head] @ keys[at, head // group]) / math.sqrt(head_size)
                 weights[at] = math.exp(score)
+        total = sum(weights.values())
         for at, weight in weights.items():
-            output[head] += weight / sum(weights.values()) * values[at, head // group]
+            output[head] += weight / total * values[at, head // group]
     return output.flatten()
 
 

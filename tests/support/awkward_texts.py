@@ -44,3 +44,11 @@ AWKWARD_TEXTS = {
     "unmerged": "an unmerged word, unmerged",
     "private_use": "\ue000 \U000f0000 \ufffd",
 }
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello, is it 3 o'clock? 🙂"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Thank you!\n"},
+]
+TALKS = (TALK, TALK[1:2], TALK[1:])

@@ -112,8 +112,11 @@ class ServerProcess:
 def server_process(
     *arguments: str, program: tuple[str, ...] = ("server", "serve")
 ) -> Iterator[ServerProcess]:
-    """`ringserve serve --port 0 ...`, or another program that does the same, stopped at the end and reaped."""
-    command = [sys.executable, "-m", *program, "--port", "0", *arguments]
+    """`ringserve serve --port 0 ...`, or another program that does the same, stopped at the end and reaped.
+
+    Its engine computes on one thread, unless told otherwise: other tests run beside it.
+    """
+    command = [sys.executable, "-m", *program, "--port", "0", "--cpu-threads", "1", *arguments]
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,

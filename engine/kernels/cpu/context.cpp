@@ -71,7 +71,7 @@ bool may_use_tiles() {
   return syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
 }
 
-bool has_amx() { return has_avx512() && system_saves({17, 18}) && has(cpuid(7, 0).edx, {22, 24, 25}) && may_use_tiles(); }
+bool has_amx() { return has_avx512() && system_saves({17, 18}) && has(cpuid(7, 0).edx, {22, 23, 24, 25}) && may_use_tiles(); }
 #endif
 #endif
 

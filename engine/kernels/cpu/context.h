@@ -35,7 +35,7 @@ class Buffer {
 struct PreparedRows {
   Rows rows{};
 
-  void reserve(const rs_linear& linear, int num_rows);
+  void reserve(const rs_linear& linear, int num_rows, const Level& level);
 
  private:
   Buffer codes_, scales_, sums_, offsets_, dense_;

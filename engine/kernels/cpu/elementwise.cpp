@@ -27,6 +27,23 @@ RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left
   rows.offsets[place] = scale * static_cast<float>(sum);
 }
 
+// Thirty-two inputs in the order of `input_at`.
+RS_INLINE void store_inputs(uint16_t* to, const Floats& left, const Floats& right) {
+  alignas(64) uint16_t halves[GROUP];
+  store(halves, to_bfloat16(left));
+  store(halves + LANES, to_bfloat16(right));
+#if defined(__AVX512BW__)
+  alignas(64) static constexpr auto ORDER = [] {
+    struct { uint16_t inputs[GROUP]; } order{};
+    for (int place = 0; place < GROUP; ++place) order.inputs[place] = static_cast<uint16_t>(input_at(place));
+    return order;
+  }();
+  store(to, _mm512_permutexvar_epi16(load<__m512i>(&ORDER), load<__m512i>(halves)));
+#else
+  for (int place = 0; place < GROUP; ++place) to[place] = halves[input_at(place)];
+#endif
+}
+
 void halves_to_cache(const float* values, int size, uint8_t* cached) {
   for (int at = 0; at < size; at += LANES) {
     const Halves halves = to_bfloat16(load_some(values + at, size - at));
@@ -60,9 +77,7 @@ void prepare(const Rows& rows, int row, int first_group, const float* values, in
     const Floats left = load_some(values + at, count - at);
     const Floats right = load_some(values + at + LANES, count - at - LANES);
     if (rows.codes) quantise_group(rows, place, left, right);
-    if (!rows.dense) continue;
-    store(rows.dense + place * GROUP, to_bfloat16(left));
-    store(rows.dense + place * GROUP + LANES, to_bfloat16(right));
+    if (rows.dense) store_inputs(rows.dense + place * GROUP, left, right);
   }
 }
 

@@ -16,6 +16,14 @@ int32_t read_all(const uint8_t* memory, size_t num_bytes);
 int64_t multiply_codes(int num_rounds);
 
 extern const Level level;
-const Level level = {prepare, norm, silu_mul, linear_panel, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
+#if defined(__AMX_BF16__)
+constexpr bool ONLY_BFLOAT16 = true;
+constexpr int MAX_PANEL_ROWS = MAX_TILED_ROWS;
+#else
+constexpr bool ONLY_BFLOAT16 = false;
+constexpr int MAX_PANEL_ROWS = 64;
+#endif
+
+const Level level = {ONLY_BFLOAT16, MAX_PANEL_ROWS, prepare, norm, silu_mul, linear_panel, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
 
 }  // namespace RS_LEVEL

@@ -10,7 +10,8 @@
 #include "packing.h"
 
 // Activations as a linear reads them: codes of twelve bits in groups of 32 with a scale each, or
-// bfloat16, or both; null where a form is not needed. Inputs beyond in_size are zeros.
+// bfloat16 in the order of `input_at`, or both; null where a form is not needed. Inputs beyond in_size
+// are zeros.
 //
 // Rows lie in blocks of `block_rows`: for every group of inputs a block's rows follow one another, as
 // a tile of the matrix instructions loads them.
@@ -45,14 +46,14 @@ struct PanelTask {
   int in_size;
   int panel;
   int first_row;
-  int num_rows;  // at most MAX_PANEL_ROWS
+  int num_rows;  // at most the level's max_panel_rows
   float* output;  // of first_row and the panel's first column
   int64_t output_stride;
   uint8_t* scratch;  // PANEL_SCRATCH_BYTES
 };
 
-constexpr int MAX_PANEL_ROWS = 64;  // a multiple of TILE_ROWS
-constexpr size_t PANEL_SCRATCH_BYTES = 64 << 10;
+constexpr int MAX_TILED_ROWS = 512;
+constexpr size_t PANEL_SCRATCH_BYTES = 104 << 10;
 
 // Queries of a chunk with the query heads of some key heads, and some tiles of keys.
 struct AttendTask {
@@ -92,6 +93,8 @@ constexpr size_t attend_scratch_bytes(int rows, int num_heads, int head_size) {
 }
 
 struct Level {
+  bool only_bfloat16;  // its linears read no codes
+  int max_panel_rows;  // a multiple of TILE_ROWS
   // Values [32 first_group, 32 first_group + count) of a row, in the forms that `rows` has.
   void (*prepare)(const Rows& rows, int row, int first_group, const float* values, int count);
   void (*norm)(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,

@@ -2,16 +2,14 @@
 //
 // A row's sums run over the groups in ascending order, whatever rows are computed beside it: sums
 // of codes are exact integers, and all floating-point steps are the same for every block of rows.
-#include "amx.h"
 #include "linear.h"
+
+#if !defined(__AMX_BF16__)  // which has tiled_linear.cpp
 
 namespace RS_LEVEL {
 namespace {
 
-#if defined(__AMX_INT8__)
-constexpr int MAX_BLOCK_ROWS = MIN_TILED_ROWS - 1;
-constexpr int MAX_DENSE_ROWS = 4;
-#elif defined(__AVX512F__)
+#if defined(__AVX512F__)
 constexpr int MAX_BLOCK_ROWS = 6;  // twelve integer and twelve float sums, in 32 registers
 constexpr int MAX_DENSE_ROWS = 4;  // four float sums a row
 #else
@@ -172,15 +170,15 @@ void run_rows(const PanelTask& task, const Rows& rows, int first_row, int num_ro
 }
 
 template <class Kernel>
-void run_blocks(const PanelTask& task, const Rows& rows, int first_row) {
+void run_blocks(const PanelTask& task, const Rows& rows) {
   const int end = task.first_row + task.num_rows;
-  for (int row = first_row; row < end; row += rows.block_rows)
+  for (int row = task.first_row; row < end; row += rows.block_rows)
     run_rows<Kernel>(task, rows, row, end - row < rows.block_rows ? end - row : rows.block_rows);
 }
 
 template <int BITS, int SCALES>
 void run_affine(const PanelTask& task, const Rows& rows) {
-  run_blocks<Affine<BITS, SCALES>>(task, rows, task.first_row + tiled_rows<BITS, SCALES>(task, rows));
+  run_blocks<Affine<BITS, SCALES>>(task, rows);
 }
 
 }  // namespace
@@ -191,8 +189,10 @@ void linear_panel(const PanelTask& task, const Rows& rows) {
     case RS_CENTRED_F16: return is_narrow ? run_affine<4, RS_CENTRED_F16>(task, rows) : run_affine<8, RS_CENTRED_F16>(task, rows);
     case RS_AFFINE_F16: return is_narrow ? run_affine<4, RS_AFFINE_F16>(task, rows) : run_affine<8, RS_AFFINE_F16>(task, rows);
     case RS_AFFINE_F32: return is_narrow ? run_affine<4, RS_AFFINE_F32>(task, rows) : run_affine<8, RS_AFFINE_F32>(task, rows);
-    default: return run_blocks<Dense>(task, rows, task.first_row);
+    default: return run_blocks<Dense>(task, rows);
   }
 }
 
 }  // namespace RS_LEVEL
+
+#endif

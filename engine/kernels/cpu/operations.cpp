@@ -26,10 +26,10 @@ struct PanelGrid {
   int num_column_tasks;
   int num_row_tasks;
 
-  PanelGrid(int panels, int num_rows, int num_threads) : num_panels(panels) {
+  PanelGrid(int panels, int num_rows, int max_rows, int num_threads) : num_panels(panels) {
     panels_per_task = std::max(1, panels / (TASKS_PER_THREAD * num_threads));
     num_column_tasks = num_pieces(panels, panels_per_task);
-    num_row_tasks = num_pieces(num_rows, MAX_PANEL_ROWS);
+    num_row_tasks = num_pieces(num_rows, max_rows);
   }
 
   int num_tasks() const { return num_column_tasks * num_row_tasks; }
@@ -38,13 +38,14 @@ struct PanelGrid {
 // Calls body(panel, first_row, num_rows, thread) for every panel and block of rows.
 template <class Body>
 void for_panels(rs_context& context, int panels, int num_rows, const Body& body) {
-  const PanelGrid grid(panels, num_rows, context.pool.num_threads());
+  const int max_rows = context.level.max_panel_rows;
+  const PanelGrid grid(panels, num_rows, max_rows, context.pool.num_threads());
   context.pool.parallel(grid.num_tasks(), [&](int task, int thread) {
-    const int first_row = task / grid.num_column_tasks * MAX_PANEL_ROWS;
+    const int first_row = task / grid.num_column_tasks * max_rows;
     const int first_panel = task % grid.num_column_tasks * grid.panels_per_task;
     const int last_panel = std::min(panels, first_panel + grid.panels_per_task);
     for (int panel = first_panel; panel < last_panel; ++panel)
-      body(panel, first_row, std::min(MAX_PANEL_ROWS, num_rows - first_row), thread);
+      body(panel, first_row, std::min(max_rows, num_rows - first_row), thread);
   });
 }
 
@@ -54,14 +55,14 @@ const float* segment_bias(const rs_linear& linear, int first_output) {
 
 }  // namespace
 
-void PreparedRows::reserve(const rs_linear& linear, int num_rows) {
+void PreparedRows::reserve(const rs_linear& linear, int num_rows, const Level& level) {
   const int groups = num_groups(linear.in_size);
   const size_t num_places = at(num_rows + 2 * TILE_ROWS, groups);
   rows = Rows{};
   rows.num_groups = groups;
   rows.block_rows = std::clamp(num_rows, 1, TILE_ROWS);
   for (int s = 0; s < linear.num_segments; ++s) {
-    if (linear.segments[s].scales == RS_DENSE_BF16) {
+    if (level.only_bfloat16 || linear.segments[s].scales == RS_DENSE_BF16) {
       rows.dense = dense_.reserve<uint16_t>(num_places * GROUP);
     } else {
       rows.codes = codes_.reserve<int8_t>(num_places * CODE_BYTES);
@@ -73,7 +74,7 @@ void PreparedRows::reserve(const rs_linear& linear, int num_rows) {
 }
 
 void prepare_rows(rs_context& context, const rs_linear& linear, const float* values, int num_rows, PreparedRows& prepared) {
-  prepared.reserve(linear, num_rows);
+  prepared.reserve(linear, num_rows, context.level);
   for_rows(context, num_rows, [&](int row) {
     context.level.prepare(prepared.rows, row, 0, values + at(row, linear.in_size), linear.in_size);
   });
@@ -106,9 +107,9 @@ void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows,
 
 void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows, int num_rows, const rs_linear& next,
                 PreparedRows& prepared) {
-  prepared.reserve(next, num_rows);
+  prepared.reserve(next, num_rows, context.level);
   const int ffn_size = gate_up.segments[0].out_size;
-  const size_t part_size = at(MAX_PANEL_ROWS, PANEL_OUTPUTS);
+  const size_t part_size = at(std::min(num_rows, context.level.max_panel_rows), PANEL_OUTPUTS);
   for_panels(context, num_panels(ffn_size), num_rows, [&](int panel, int first_row, int count, int thread) {
     uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
     float* gate = reinterpret_cast<float*>(scratch);

@@ -5,6 +5,7 @@
 // Block formats: the GGUF specification and ggml's `ggml-common.h`.
 #include "packing.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -186,18 +187,41 @@ uint16_t dense_bf16(int32_t source, const uint8_t* row, int index) {
 }
 
 void pack_dense_row(int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
-  for (int i = 0; i < in_size; ++i) {
-    const uint16_t bits = dense_bf16(source, row, i);
-    memcpy(tile + static_cast<size_t>(i / 2) * 64 + lane * 4 + i % 2 * 2, &bits, sizeof bits);
+  for (int at = 0; at < num_groups(in_size) * GROUP; ++at) {
+    const int input = at / GROUP * GROUP + input_at(at % GROUP);
+    if (input >= in_size) continue;
+    const uint16_t bits = dense_bf16(source, row, input);
+    memcpy(tile + static_cast<size_t>(at / 2) * 64 + lane * 4 + at % 2 * 2, &bits, sizeof bits);
   }
 }
 
-void pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
+// A bound of a group's weights.
+float reach(const rs_segment& segment, const Group& group) {
+  const int last = (1 << segment.code_bits) - 1;
+  if (segment.scales == RS_CENTRED_F16) return std::fabs(group.d) * static_cast<float>(std::max(segment.centre, last - segment.centre));
+  return std::fabs(group.d) * static_cast<float>(last) + std::fabs(group.m);
+}
+
+// Returns a bound of the row's weights.
+float pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
+  float top = 0.0f;
   for (int index = 0; index < num_groups(in_size); ++index) {
     Group group;
     read_group(source, row, index, group);
     write_group(segment, group, lane, tile + group_bytes(segment) * static_cast<size_t>(index));
+    top = std::max(top, reach(segment, group));
   }
+  return top;
+}
+
+// What takes weights below `top` to some 2^15, with a power that float16 has itself.
+int32_t exponent_for(float top) { return top > 0.0f && std::isfinite(top) ? std::clamp(14 - std::ilogb(top), -14, 15) : 0; }
+
+// Where a group's input stands in bfloat16 tiles.
+int place_of(int input) {
+  int place = 0;
+  while (input_at(place) != input) ++place;
+  return place;
 }
 
 float packed_scale(const rs_segment& segment, const uint8_t* scales, int index) {
@@ -225,10 +249,11 @@ int64_t rs_segment_bytes(const rs_segment* segment, int32_t in_size) {
   return static_cast<int64_t>(tile_bytes(*segment, in_size)) * 2 * num_panels(segment->out_size);
 }
 
-void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
-             const int32_t* row_order) {
+int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
+                const int32_t* row_order) {
   uint8_t* tiles = const_cast<uint8_t*>(segment->tiles);
   memset(tiles, 0, static_cast<size_t>(rs_segment_bytes(segment, in_size)));
+  float top = 0.0f;
   for (int output = 0; output < segment->out_size; ++output) {
     const int64_t from = row_order ? row_order[output] : output;
     const uint8_t* row = static_cast<const uint8_t*>(rows) + from * row_bytes;
@@ -236,8 +261,9 @@ void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const v
     if (segment->scales == RS_DENSE_BF16)
       pack_dense_row(in_size, source, row, output % TILE_OUTPUTS, tile);
     else
-      pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile);
+      top = std::max(top, pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile));
   }
+  return exponent_for(top);
 }
 
 void rs_unpack_row(const rs_segment* segment, int32_t in_size, int32_t row, float* values) {
@@ -246,7 +272,7 @@ void rs_unpack_row(const rs_segment* segment, int32_t in_size, int32_t row, floa
   for (int i = 0; i < in_size; ++i) {
     const uint8_t* packed = tile + group_bytes(*segment) * static_cast<size_t>(i / GROUP);
     if (segment->scales == RS_DENSE_BF16)
-      values[i] = from_bf16(half_at(packed + i % GROUP / 2 * 64 + lane * 4 + i % 2 * 2));
+      values[i] = from_bf16(half_at(packed + place_of(i % GROUP) / 2 * 64 + lane * 4 + place_of(i % GROUP) % 2 * 2));
     else
       values[i] = unpacked(*segment, packed, lane, i % GROUP);
   }

@@ -6,10 +6,13 @@
 //   4 bits   4 x 64 bytes: step s has, for output n, inputs 4 s + b in the low nibbles of bytes
 //            4 n + b, and inputs 4 s + 16 + b in the high ones; then the scales
 //   8 bits   8 x 64 bytes: step s has inputs 4 s + b of output n in bytes 4 n + b; then the scales
-//   bf16     16 x 64 bytes: step s has inputs 2 s and 2 s + 1 of output n in word n
+//   bf16     16 x 64 bytes: step s has the inputs of places 2 s and 2 s + 1 of output n in word n
 //
 // Scales are d for each output, then m where there is one, as float16 or float32. Tiles come in
 // pairs; outputs and inputs beyond the tensor's are zeros.
+//
+// Bfloat16 weights and activations have another order within a group, `input_at`: the one in which the
+// nibbles of 16-bit words come when they are shifted out one after another.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +22,11 @@
 constexpr int GROUP = 32;
 constexpr int TILE_OUTPUTS = 16;
 constexpr int PANEL_OUTPUTS = 2 * TILE_OUTPUTS;
+
+constexpr int input_at(int place) {
+  const int pair = place / 2, nibble = pair % 4;
+  return 4 * (pair / 4) + 2 * (place % 2) + nibble / 2 + 16 * (nibble % 2);
+}
 
 constexpr int num_groups(int in_size) { return (in_size + GROUP - 1) / GROUP; }
 constexpr int num_panels(int out_size) { return (out_size + PANEL_OUTPUTS - 1) / PANEL_OUTPUTS; }

@@ -7,6 +7,7 @@ from engine.errors import CheckpointError
 from engine.text.gguf_tokenizer import load_gguf_tokenizer
 from engine.text.pre_tokenization import PRE_TOKENIZATIONS
 from engine.text.tokenizer import Tokenizer
+from tests.engine.text.golden.make_demo_golden import demo_golden
 from tests.support.awkward_texts import AWKWARD_TEXTS
 from tests.support.golden_tokens import read_golden
 from tests.support.tiny_gguf import write_tokenizer_gguf
@@ -93,12 +94,19 @@ def test_a_sentencepiece_vocabulary_gives_the_ids_of_transformers(tmp_path: Path
 
 
 @pytest.mark.demo_model
-def test_the_demo_model_gives_the_ids_of_transformers(
-    demo_model_path: Path, demo_oracle: PreTrainedTokenizerBase
-) -> None:
+def test_the_demo_model_gives_the_ids_of_transformers(demo_model_path: Path) -> None:
     ids = encode_all(demo_model_path)
 
-    assert differing(ids, transformers_ids(demo_oracle)) == NOT_LIKE_TRANSFORMERS["demo_model"]
+    theirs = read_golden("demo_model_transformers")["ids"]
+    assert differing(ids, theirs) == NOT_LIKE_TRANSFORMERS["demo_model"]
+
+
+@pytest.mark.slow
+@pytest.mark.demo_model
+def test_what_is_recorded_of_transformers_is_what_it_gives(demo_model_path: Path) -> None:
+    recorded = read_golden("demo_model_transformers")
+
+    assert demo_golden(demo_model_path) == {name: recorded[name] for name in ("ids", "talks")}
 
 
 def test_an_unknown_cut_is_refused_with_those_supported(tmp_path: Path) -> None:

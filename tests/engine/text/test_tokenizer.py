@@ -7,22 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
 
 from engine.errors import CheckpointError, ContextLengthError, RequestError
 from engine.text.chat_template import ChatOptions
 from engine.text.tokenizer import Tokenizer
-from tests.support.awkward_texts import AWKWARD_TEXTS
+from tests.support.awkward_texts import AWKWARD_TEXTS, TALK, TALKS
 from tests.support.golden_tokens import read_golden
 from tests.support.tiny_gguf import write_tokenizer_gguf
 from tests.support.tiny_tokenizer import BOS_ID, EOS_ID, IM_END_ID, IM_START_ID, write_tiny_tokenizer
-
-TALK = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Hello, is it 3 o'clock? 🙂"},
-    {"role": "assistant", "content": "Yes."},
-    {"role": "user", "content": "Thank you!\n"},
-]
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +140,10 @@ def test_many_threads_encode_long_texts_at_once(byte_level: Tokenizer) -> None:
 
 
 @pytest.mark.demo_model
-def test_the_demo_model_renders_a_talk_as_transformers_does(
-    demo: Tokenizer, demo_oracle: PreTrainedTokenizerBase
-) -> None:
-    for messages in (TALK, TALK[1:2], TALK[1:]):
-        theirs = demo_oracle.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        assert list(demo.render_chat(messages).token_ids) == theirs
+def test_the_demo_model_renders_a_talk_as_transformers_does(demo: Tokenizer) -> None:
+    ids = [list(demo.render_chat(talk).token_ids) for talk in TALKS]
+
+    assert ids == read_golden("demo_model_transformers")["talks"]
 
 
 @pytest.mark.demo_model

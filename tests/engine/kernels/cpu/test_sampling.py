@@ -1,6 +1,7 @@
 """Native draws and scores at every level against the torch sampler, stage by stage."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -41,6 +42,7 @@ def noise(num_rows, size, scale=3.0, seed=0):
     return scale * torch.randn(num_rows, size, generator=torch.Generator().manual_seed(seed))
 
 
+@cache
 def draws(num_rows, **sampling):
     return [
         Draw(sampling=SamplingParams(max_tokens=1, **{"seed": seed, **sampling}), choice=seed % 3)

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from engine.text.pre_tokenization import PRE_TOKENIZATIONS
 from tests.support.awkward_texts import AWKWARD_TEXTS
+from tests.support.golden_tokens import write_golden
 from tests.support.tiny_gguf import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, write_tokenizer_gguf
 
-FOLDER = Path(__file__).parent
 ORACLE = f"llama.cpp of llama-cpp-python {llama_cpp.__version__}"
 UNTRAINED = ("special_inside", "special_alone", "user_defined", "unmerged", "byte_like")
 """Texts with tokens in them that must not come up a second time."""
@@ -83,11 +83,6 @@ def oracle_ids(file: Path) -> dict[str, list[int]]:
         name: oracle.tokenize(text.encode(), add_bos=False, special=True)
         for name, text in AWKWARD_TEXTS.items()
     }
-
-
-def write_golden(name: str, content: Mapping[str, object]) -> None:
-    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
-    (FOLDER / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 def make_vocabulary(
