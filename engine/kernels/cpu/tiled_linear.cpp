@@ -65,7 +65,7 @@ class Unpacker {
         }
       } else {
         const __m512i magic = _mm512_set1_epi16(0x6400);  // 1024, of which the last bit is worth one
-        const __m512i even = _mm512_or_si512(_mm512_and_si512(words, _mm512_set1_epi16(0xff)), magic);
+        const __m512i even = _mm512_ternarylogic_epi64(words, _mm512_set1_epi16(0xff), magic, 0xea);
         const __m512i odd = _mm512_or_si512(_mm512_srli_epi16(words, 8), magic);
         store_row(tile, 4 * (step % 4) + step / 4, _mm512_sub_ph((__m512h)even, zero_code_), d, m);
         store_row(tile, 4 * (step % 4) + step / 4 + 2, _mm512_sub_ph((__m512h)odd, zero_code_), d, m);
@@ -81,7 +81,7 @@ class Unpacker {
 
   RS_INLINE void store_row(uint8_t* tile, int row, __m512h codes, __m512h d, __m512h m) const {
     const __m512h weights = SCALES == RS_CENTRED_F16 ? _mm512_mul_ph(codes, d) : _mm512_fmadd_ph(codes, d, m);
-    const __m512i shifted = _mm512_srai_epi16(_mm512_add_epi16((__m512i)weights, _mm512_set1_epi16(4)), 3);
+    const __m512i shifted = _mm512_mulhrs_epi16((__m512i)weights, _mm512_set1_epi16(1 << 12));  // rounded, by three bits
     // (shifted & 0x8fff) | 0x3000: a negative number's shift has filled its exponent with ones
     _mm512_store_si512(tile + 64 * row, _mm512_ternarylogic_epi64(shifted, _mm512_set1_epi16(static_cast<short>(0x8fff)), _mm512_set1_epi16(0x3000), 0xea));
   }
