@@ -21,6 +21,7 @@ COMMON_SOURCES = [
     "decode_step.cpp",
     "operations.cpp",
     "packing.cpp",
+    "run_step.cpp",
     "sampling_rows.cpp",
     "thread_pool.cpp",
 ]

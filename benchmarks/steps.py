@@ -50,7 +50,13 @@ class Stopwatch:
 
     def wrap(self, library: object) -> None:
         """Time every function of `library` that computes."""
-        for name in ("rs_decode_step", "rs_linear_forward", "rs_draw_rows", "rs_score_rows"):
+        for name in (
+            "rs_run_step",
+            "rs_run_step_and_draw",
+            "rs_linear_forward",
+            "rs_draw_rows",
+            "rs_score_rows",
+        ):
             if hasattr(library, name):
                 setattr(library, name, self._timed(getattr(library, name)))
 

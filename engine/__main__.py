@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"the first message must be Configure, not {type(first).__name__}\n")
         return 1
     configure_logging(first.config.log_level, first.config.log_format)
-    outbox = Outbox(channel.send)
+    outbox = Outbox(channel)
     outbox.start()
     try:
         return _run(first, channel, outbox)

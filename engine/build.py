@@ -25,10 +25,10 @@ from engine.execution.device import (
 from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.link import CudaLink
 from engine.execution.memory_plan import CudaMeter, explained_shortage
+from engine.execution.native_runner import NativeRunner
 from engine.execution.native_sampler import NativeSampler
 from engine.execution.placement import Gpu, place_on_gpu
-from engine.execution.runner import Model, ModelRunner
-from engine.execution.sampler import Sampler, TorchSampler
+from engine.execution.runner import ModelRunner
 from engine.execution.trial import TrialParts
 from engine.intake import Intake, IntakeRules
 from engine.kernels.cached import scale_bytes
@@ -133,15 +133,13 @@ class _Kernels:
             return self.gpu.name
         return "reference" if self.native is None else f"native-{self.native.level}"
 
-    def model(self, decoder: Decoder) -> Model:
-        """The decoder as the runner calls it, once its weights are loaded."""
+    def runner(self, decoder: Decoder, store: CacheStore, layout: CacheLayout, masks: MaskTable) -> Runner:
+        """What computes steps with the decoder, once its weights are loaded."""
         if self.native is None:
-            return decoder
+            return ModelRunner(decoder, store, layout, masks=masks)
         torch.set_num_threads(1)  # the kernels have threads of their own; two pools would hold up each other
-        return FusedDecoder(decoder, self.native)
-
-    def sampler(self) -> Sampler:
-        return TorchSampler() if self.native is None else NativeSampler(NativeSampling(self.native))
+        model = FusedDecoder(decoder, self.native, store.layers, layout.block_size)
+        return NativeRunner(model, NativeSampler(NativeSampling(self.native)), masks=masks)
 
 
 def _choose_kernels(
@@ -196,9 +194,7 @@ def _placement(
         decoder: Decoder, masks: MaskTable, _: Callable[[int, int], None]
     ) -> tuple[CacheLayout, Runner]:
         store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
-        return layout, ModelRunner(
-            kernels.model(decoder), store, layout, masks=masks, sampler=kernels.sampler()
-        )
+        return layout, kernels.runner(decoder, store, layout, masks)
 
     return on_cpu
 

@@ -91,6 +91,8 @@ class Intake:
     def take(self, wait_s: float) -> list[Work]:
         """All work that has arrived, in order; waits up to `wait_s` seconds for the first piece."""
         work: list[Work] = []
+        if not wait_s and not self._compiling and self._queue.empty():
+            return work  # as in nearly every step
         try:
             work += self._prepare(self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait())
             while True:

@@ -12,11 +12,11 @@ To the server:   Loading until Ready (or Failed); then Accepted or Refused for e
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.config import EngineConfig
 from engine.errors import EngineError
-from engine.prefix_report import NO_LOOKUPS, PrefixCounters, PrefixReport
+from engine.prefix_report import PrefixReport
 from engine.request import FinishReason, Request
 from engine.stats import EngineStats, EngineView
 from engine.token_scores import TokenScores
@@ -116,7 +116,7 @@ class ModelCard:
 class Load(NamedTuple):
     """How busy the engine is, when it says so.
 
-    `num_preemptions` and `prefix` count since the engine process started.
+    `num_preemptions` counts since the engine process started.
     """
 
     num_running: int = 0
@@ -124,7 +124,6 @@ class Load(NamedTuple):
     num_free_blocks: int = 0
     num_steps: int = 0
     num_preemptions: int = 0
-    prefix: PrefixCounters = NO_LOOKUPS
 
 
 NO_LOAD = Load()
@@ -228,3 +227,22 @@ ToEngine = Configure | Vocabulary | Submit | Abort | Finish | ClearCache | Inspe
 ToServer = (
     Loading | Ready | Failed | Accepted | Refused | Updates | Pulse | CacheCleared | Inspected | Drained
 )
+
+
+def to_plain(message: ToEngine | ToServer) -> object:
+    """`message` as it travels: Updates, of which every step has one, as a plain tuple.
+
+    A pickler and its reader know those by themselves, where a class costs several times as much.
+    """
+    if type(message) is not Updates:
+        return message
+    *columns, load, stats = message
+    return (*columns, (*load,), stats)
+
+
+def from_plain(arrived: Any) -> Any:  # Any: a message of either direction
+    """The message that `to_plain` made this of."""
+    if type(arrived) is not tuple:
+        return arrived
+    *columns, load, stats = arrived
+    return Updates._make((*columns, Load._make(load), stats))

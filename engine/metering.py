@@ -91,7 +91,7 @@ class StepMeter:
         counters = EngineCounters(
             num_failed_steps=self._num_failed,
             num_preempted=load.num_preemptions,
-            prefix=load.prefix,
+            prefix=self._scheduler.prefix_counters,
             step_s=self._step_s.to_histogram(),
             step_rows=self._step_rows.to_histogram(),
             step_tokens=self._step_tokens.to_histogram(),

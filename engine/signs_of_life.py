@@ -74,18 +74,20 @@ class SignsOfLife:
 
     async def _read(self) -> None:
         try:
-            while (message := await self._process.channel.receive()) is not None:
-                if isinstance(message, Ready):
-                    self._limit_s = self._step_timeout_s
-                if isinstance(message, Updates | Pulse | Loading | Ready | Drained):
-                    self._heard_s = self._clock.now()
-                self._hear(message)
-                if isinstance(message, Failed):
-                    return
+            await self._process.channel.forward(self._take)
         except ChannelError as error:
             logger.error("channel broken pid=%d error=%s", self._process.pid, error)  # noqa: TRY400  the error says all
         except Exception:  # the top of this task: its end is the end of the process
             logger.exception("news of the engine could not be taken pid=%d", self._process.pid)
+
+    def _take(self, message: ToServer) -> bool:
+        """Hand a message on; whether more are to come."""
+        if isinstance(message, Ready):
+            self._limit_s = self._step_timeout_s
+        if isinstance(message, Updates | Pulse | Loading | Ready | Drained):
+            self._heard_s = self._clock.now()
+        self._hear(message)
+        return not isinstance(message, Failed)
 
     async def _wait_for_silence(self) -> None:
         """Return when nothing was heard for too long.

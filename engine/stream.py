@@ -6,9 +6,8 @@ slow reader slows nobody. It does not know where events come from, nor HTTP.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import NamedTuple, Self
 
 from engine.errors import EngineError
 from engine.prefix_report import PrefixReport
@@ -17,8 +16,7 @@ from engine.request_record import RequestRecord
 from engine.text.token_logprob import TokenLogprob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):
     """News of one choice: text and the tokens it came from, released together.
 
     `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
@@ -55,6 +53,28 @@ class TokenStream:
         self._error: EngineError | None = None
         self._is_over = False
         self._news = asyncio.Event()
+        self._listener: Callable[[], None] | None = None
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether it has ended and everything was read, its error too."""
+        return self._is_over and not self._waiting and self._error is None
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called when there is something to `take`, instead of waking who iterates."""
+        self._listener = listener
+
+    def take(self) -> list[TokenEvent]:
+        """Everything that waits, one event a choice, without waiting.
+
+        When nothing waits before it, the error that ended the stream is raised, once.
+        """
+        if not self._waiting and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        taken = [events[0] if len(events) == 1 else _merged(events) for events in self._waiting.values()]
+        self._waiting.clear()
+        return taken
 
     def __aiter__(self) -> Self:
         return self
@@ -85,14 +105,20 @@ class TokenStream:
         """Add an event for the reader; not after the end."""
         assert not self._is_over
         self._waiting.setdefault(event.choice, []).append(event)
-        self._news.set()
+        self._tell()
 
     def end(self, error: EngineError | None = None) -> None:
         """No event follows; `error`, if given, is raised after those that wait. Once only."""
         assert not self._is_over
         self._is_over = True
         self._error = error
-        self._news.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._listener is None:
+            self._news.set()
+        else:
+            self._listener()
 
 
 def _merged(events: Sequence[TokenEvent]) -> TokenEvent:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from engine import EngineError, TokenEvent
 from server.errors import from_engine_error, unexpected
@@ -42,6 +42,12 @@ class TokenEventResponse(EventSourceResponse):
         super().__init__(
             _events(streams, chunks, request_id), ping=ping_s, sep="\n", ping_message_factory=_ping
         )
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        """Send without the scope that would end a slow send: it costs as much as the sending of a token, and
+        there is no such limit here, since the connection itself cuts off a client that takes nothing.
+        """
+        await send(message)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer until it ends or its client goes."""

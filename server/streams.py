@@ -18,11 +18,11 @@ class MergedStreams:
 
     def __init__(self, streams: Sequence[TokenStream]) -> None:
         self._streams = tuple(streams)
-        self._pumps: list[asyncio.Task[None]] = []
-        self._arrived: list[tuple[int, TokenEvent]] = []
+        self._open = dict(enumerate(self._streams))
         self._wake = asyncio.Event()
-        self._num_open = len(self._streams)
         self._error: Exception | None = None
+        for stream in self._streams:
+            stream.listen(self._wake.set)
 
     @property
     def records(self) -> tuple[RequestRecord, ...]:
@@ -34,34 +34,33 @@ class MergedStreams:
 
         When a stream ends with an error, what arrived before it is handed over first.
         """
-        if not self._pumps:
-            self._pumps = [asyncio.create_task(self._pump(i, s)) for i, s in enumerate(self._streams)]
-        while not self._arrived and self._error is None and self._num_open:
+        while True:
             self._wake.clear()
+            arrived = [(index, event) for index in tuple(self._open) for event in self._take(index)]
+            if arrived:
+                return arrived
+            if self._error is not None:
+                raise self._error
+            if not self._open:
+                return []
             await self._wake.wait()
-        if not self._arrived and self._error is not None:
-            raise self._error
-        arrived, self._arrived = self._arrived, []
-        return arrived
 
     async def aclose(self) -> None:
-        """Stop reading, and close every stream."""
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        """Close every stream."""
         for stream in self._streams:
             await stream.aclose()
 
-    async def _pump(self, index: int, stream: TokenStream) -> None:
+    def _take(self, index: int) -> Sequence[TokenEvent]:
+        """What has arrived of one stream; its error is kept, and it is let go at its end."""
+        stream = self._open[index]
+        arrived: Sequence[TokenEvent] = ()
         try:
-            async for event in stream:
-                self._arrived.append((index, event))
-                self._wake.set()
-        except Exception as error:  # noqa: BLE001  the top of a task: `ready` raises it in its reader's
+            arrived = stream.take()
+        except Exception as error:  # noqa: BLE001  as it would be raised in who iterates
             self._error = self._error or error
-        finally:
-            self._num_open -= 1
-            self._wake.set()
+        if stream.is_exhausted:
+            del self._open[index]
+        return arrived
 
 
 async def open_streams(

@@ -16,16 +16,17 @@ from torch import Tensor
 
 from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
+from engine.execution.device_errors import device_errors
 from engine.execution.device_sampler import DeviceSampler
 from engine.execution.graphs import MAX_BUCKET, DecodeGraphs, StandingParts
 from engine.execution.lanes import Lanes
 from engine.execution.link import Download, Link
 from engine.execution.pack import PackedStep, pack
 from engine.execution.plain_draw import DrawKind, DrawPlainly, draw_plainly, kind_of
-from engine.execution.results import device_errors, to_result
 from engine.execution.ring_tables import RingTables
-from engine.execution.runner import HEAD_TILE_ROWS, Bits, MaskSource, Model
-from engine.execution.scoring import Row, ScoredRows
+from engine.execution.row_answers import HEAD_TILE_ROWS, Bits, MaskSource, to_result
+from engine.execution.runner import Model
+from engine.execution.scoring import ScoredRows
 from engine.execution.step_columns import StepColumns
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
 
@@ -51,7 +52,6 @@ class DeviceStep:
     """A step under way, and its answers on their way: token ids, then the columns of scored rows."""
 
     plan: StepPlan
-    drawing: tuple[int, ...]
     num_drawn_tiles: int
     download: Download
 
@@ -102,9 +102,8 @@ class DeviceRunner:
         token_ids: list[int] = arrived[0].tolist()
         width = len(ScoredRows._fields)
         tiles = [ScoredRows(*arrived[first : first + width]) for first in range(1, len(arrived), width)]
-        drawn = [row for tile in tiles[: handle.num_drawn_tiles] for row in tile.to_rows()]
-        scored: list[Row] = [row for tile in tiles[handle.num_drawn_tiles :] for row in tile.to_rows()]
-        return to_result(handle.plan, handle.drawing, token_ids, drawn, scored)
+        drawn, scored = tiles[: handle.num_drawn_tiles], tiles[handle.num_drawn_tiles :]
+        return to_result(handle.plan, token_ids, drawn, scored)
 
     def _begin(self, plan: StepPlan, filling: "Future[Bits] | None") -> DeviceStep:
         chunks = plan.chunks
@@ -121,7 +120,6 @@ class DeviceRunner:
         columns = [column for tile in (*drawn, *scored) for column in tile]
         return DeviceStep(
             plan=plan,
-            drawing=drawing,
             num_drawn_tiles=len(drawn),
             download=self._parts.link.download([token_ids, *columns]),
         )

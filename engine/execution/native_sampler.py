@@ -32,7 +32,7 @@ class NativeSampler:
         """One token id for each of `draws`, and how probable they were for those that ask."""
         edits = Edits.gather(draws, bits, logits)
         edited = logits if edits is None else edit(logits, edits)
-        rows = b"".join(map(_row, draws, positions))
+        rows = b"".join(map(draw_row, draws, positions))
         token_ids = self._kernels.draw(edited, rows)
         scored = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
         if not scored:
@@ -48,7 +48,8 @@ class NativeSampler:
         return ScoredRows(*self._kernels.score(logits, None, token_ids, num_top))
 
 
-def _row(draw: Draw, position: int) -> bytes:
+def draw_row(draw: Draw, position: int) -> bytes:
+    """How the token at `position` is drawn, in the words of the library."""
     own = draw.sampling
     if own.is_greedy:
         return GREEDY_ROW

@@ -15,7 +15,8 @@ from engine.execution.device_runner import NUM_SPARE_BLOCKS, DeviceParts, Device
 from engine.execution.graphs import buckets
 from engine.execution.link import Link
 from engine.execution.plain_draw import DrawKind, DrawPlainly, draw_plainly
-from engine.execution.runner import MaskSource, Model
+from engine.execution.row_answers import MaskSource
+from engine.execution.runner import Model
 from engine.model_spec import ModelSpec
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan
 from engine.request import SamplingParams

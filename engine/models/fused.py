@@ -1,20 +1,20 @@
-"""`FusedDecoder`: a decoder on native kernels whose layers are computed in one call per step.
+"""`FusedDecoder`: a decoder on native kernels, with head and sampling, computed in one call per step.
 
 The same operations in the same order as `Decoder.forward`, whose results it gives to the last bit;
 only the interpreter between them is gone, which takes longer than the arithmetic of a single row.
 """
 
+from array import array
 from collections.abc import Sequence
-from ctypes import Array, pointer
-from itertools import pairwise
-from operator import add
+from ctypes import pointer
 
 import torch
 from torch import Tensor
 
-from engine.batch import Batch, LayerCache
-from engine.kernels.cpu.library import CachePlaces, LayerWeights, ModelWeights
+from engine.batch import LayerCache
+from engine.kernels.cpu.library import LayerWeights, ModelWeights, Stage
 from engine.kernels.cpu.native import NativeKernels, all_cache_places
+from engine.kernels.cpu.run_step import NativeSteps
 from engine.layers.linear import Projection
 from engine.layers.packed import PackedLinear
 from engine.layers.rotary import Rotary
@@ -25,49 +25,55 @@ from engine.models.llama import LlamaBlock
 LEAST_ANGLES = 4096
 
 
-class AngleTable:
-    """Cosines and sines of positions from 0 on, worked out once and looked up in every step."""
-
-    def __init__(self, rotary: Rotary) -> None:
-        self._rotary = rotary
-        self._cos, self._sin = rotary.angles(torch.arange(LEAST_ANGLES))  # [positions, D / 2] each
-
-    def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(cos, sin) of the batch's positions, each [T, D / 2]; of a single chunk they lie in the table."""
-        lengths = [stop - start for start, stop in pairwise(batch.row_starts)]
-        num_positions = max(map(add, batch.starts, lengths))
-        if num_positions > self._cos.shape[0]:
-            self._cos, self._sin = self._rotary.angles(torch.arange(1 << (num_positions - 1).bit_length()))
-        if len(lengths) == 1:
-            start, length = batch.starts[0], lengths[0]
-            return self._cos.narrow(0, start, length), self._sin.narrow(0, start, length)
-        return self._cos.index_select(0, batch.positions), self._sin.index_select(0, batch.positions)
-
-
 class FusedDecoder:
-    """Stands for `decoder` where a model is called; its blocks are all of the Llama lineage."""
+    """`decoder` and its `caches` as one native call; its blocks are all of the Llama lineage.
 
-    def __init__(self, decoder: Decoder, kernels: NativeKernels) -> None:
+    A step comes as the words that `kernels.h` describes, which are integers: nothing of it becomes a
+    tensor before its answers are one. `stop` bounds the positions in it.
+    """
+
+    def __init__(
+        self, decoder: Decoder, kernels: NativeKernels, caches: Sequence[LayerCache], block_size: int
+    ) -> None:
         spec = decoder.spec
-        self._decoder = decoder  # owns the weights that `_weights` points to
         self._kernels = kernels
-        self._angles = AngleTable(Rotary(spec.rope, spec.head_size, torch.device("cpu"), torch.float32))
-        self._weights = _model_weights(decoder)
+        self._rotary = Rotary(spec.rope, spec.head_size, torch.device("cpu"), torch.float32)
         head = decoder.lm_head or decoder.embedding
         assert isinstance(head, PackedLinear)
         self._head = head.packed
-        self._caches: tuple[Sequence[LayerCache], Array[CachePlaces]] | None = None
+        self._stage = Stage(
+            model=pointer(_model_weights(decoder)),
+            head=pointer(self._head.weights),
+            caches=all_cache_places(caches),
+            num_groups=1 + max(cache.group for cache in caches),
+            block_size=block_size,
+        )
+        self._steps = NativeSteps(kernels, self._stage, spec.model_size)
+        self._owners = (decoder, caches)  # of the memory that `_stage` points to
+        self._num_angles = 0
+        self._reach(LEAST_ANGLES)
 
-    def __call__(self, batch: Batch, caches: Sequence[LayerCache]) -> Tensor:
+    def hidden(self, words: "array[int]", num_wanted: int, stop: int) -> Tensor:
         """The wanted rows' final hidden states, normed, [R, E] float32."""
-        if self._caches is None or self._caches[0] is not caches:
-            self._caches = caches, all_cache_places(caches)
-        step = self._kernels.prepare(batch, *self._angles.rows(batch))
-        return self._kernels.decode_step(self._weights, self._caches[1], batch, step)
+        if stop > self._num_angles:
+            self._reach(stop)
+        return self._steps.hidden(words, num_wanted)
+
+    def draw(self, words: "array[int]", num_wanted: int, stop: int, draws: bytes) -> list[int]:
+        """A token for each wanted row; `draws` has a row of `kernels/cpu/sampling.py` for each."""
+        if stop > self._num_angles:
+            self._reach(stop)
+        return self._steps.draw(words, num_wanted, draws)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, E] gives [R, V] in float32."""
         return self._kernels.linear(hidden, self._head)
+
+    def _reach(self, num_positions: int) -> None:
+        """Work out cosines and sines of so many positions from 0 on, at the least; steps look them up."""
+        self._num_angles = 1 << (num_positions - 1).bit_length()
+        self._angles = self._rotary.angles(torch.arange(self._num_angles))  # [positions, D / 2] each
+        self._stage.cos, self._stage.sin = (table.data_ptr() for table in self._angles)
 
 
 def _model_weights(decoder: Decoder) -> ModelWeights:

@@ -1,32 +1,31 @@
 """`News`: collects what a commit has to tell, and folds it into one `Updates` message of columns."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import Any
 
 from engine.errors import EngineError
 from engine.messages import Load, Updates
-from engine.prefix_report import PrefixReport
 from engine.request import FinishReason
 from engine.scheduling.sequence import Sequence
 from engine.token_scores import NO_SCORES, TokenScores
 
 
-@dataclass(slots=True)
 class News:
-    """The columns of an `Updates` message under construction."""
+    """The columns of an `Updates` message under construction.
 
-    _sequence_ids: list[int] = field(default_factory=list)
-    _num_tokens: list[int] = field(default_factory=list)
-    _token_ids: list[int] = field(default_factory=list)
-    _logprobs: list[float] = field(default_factory=list)
-    _ranks: list[int] = field(default_factory=list)
-    _num_top: list[int] = field(default_factory=list)
-    _top_ids: list[int] = field(default_factory=list)
-    _top_logprobs: list[float] = field(default_factory=list)
-    _prompt_scores: list[tuple[int, TokenScores]] = field(default_factory=list)
-    _num_cached: list[tuple[int, int]] = field(default_factory=list)
-    _prefix_reports: list[tuple[int, PrefixReport]] = field(default_factory=list)
-    _finish_reasons: list[FinishReason | None] = field(default_factory=list)
-    _failures: list[tuple[int, EngineError]] = field(default_factory=list)
+    Only what nearly every step tells has lists from the start; the rest is gathered in `_seldom`, by the
+    names of its columns, since a step of one row would take longer to make all lists than to fill them.
+    """
+
+    __slots__ = ("_finish_reasons", "_num_tokens", "_num_top", "_seldom", "_sequence_ids", "_token_ids")
+
+    def __init__(self) -> None:
+        self._sequence_ids: list[int] = []
+        self._num_tokens: list[int] = []
+        self._token_ids: list[int] = []
+        self._finish_reasons: list[FinishReason | None] = []
+        self._num_top: list[int] = []
+        self._seldom: dict[str, list[Any]] = {}  # Any: each column has a type of its own
 
     def add(
         self,
@@ -42,41 +41,41 @@ class News:
         self._num_tokens.append(len(token_ids))
         self._token_ids += token_ids
         self._finish_reasons.append(finish_reason)
-        self._num_top.append(logprobs.num_top)
+        self._num_top.append(logprobs.num_top if logprobs else 0)
         if logprobs:
-            self._logprobs += logprobs.logprobs
-            self._ranks += logprobs.ranks
-            self._top_ids += logprobs.top_ids
-            self._top_logprobs += logprobs.top_logprobs
+            self._extend("logprobs", logprobs.logprobs)
+            self._extend("ranks", logprobs.ranks)
+            self._extend("top_ids", logprobs.top_ids)
+            self._extend("top_logprobs", logprobs.top_logprobs)
         if prompt_scores:
-            self._prompt_scores.append((sequence_id, prompt_scores))
+            self._extend("prompt_scores", ((sequence_id, prompt_scores),))
 
     def add_prefix(self, sequence: Sequence) -> None:
         """One sequence has its first news: tell what was cached of it, and more where asked."""
         if sequence.num_cached:
-            self._num_cached.append((sequence.sequence_id, sequence.num_cached))
+            self._extend("num_cached", ((sequence.sequence_id, sequence.num_cached),))
         if sequence.request.wants_prefix_report and sequence.prefix_report is not None:
-            self._prefix_reports.append((sequence.sequence_id, sequence.prefix_report))
+            self._extend("prefix_reports", ((sequence.sequence_id, sequence.prefix_report),))
 
     def add_failure(self, sequence_id: int, error: EngineError) -> None:
         """One sequence ended with an error."""
-        self._failures.append((sequence_id, error))
+        self._extend("failures", ((sequence_id, error),))
 
     def to_updates(self, load: Load) -> Updates:
-        """Everything so far, as the message that leaves."""
-        return Updates(
+        """All of it as the message that leaves."""
+        updates = Updates(
             sequence_ids=tuple(self._sequence_ids),
             num_tokens=tuple(self._num_tokens),
             token_ids=tuple(self._token_ids),
-            logprobs=tuple(self._logprobs),
-            ranks=tuple(self._ranks),
-            num_top=tuple(self._num_top) if self._top_ids else (),
-            top_ids=tuple(self._top_ids),
-            top_logprobs=tuple(self._top_logprobs),
-            prompt_scores=tuple(self._prompt_scores),
-            num_cached=tuple(self._num_cached),
-            prefix_reports=tuple(self._prefix_reports),
             finish_reasons=tuple(self._finish_reasons),
-            failures=tuple(self._failures),
             load=load,
         )
+        seldom = self._seldom
+        if not seldom:
+            return updates
+        if seldom.get("top_ids"):
+            seldom["num_top"] = self._num_top
+        return updates._replace(**{name: tuple(column) for name, column in seldom.items()})  # type: ignore[arg-type] # see `_seldom`
+
+    def _extend(self, column: str, values: Iterable[object]) -> None:
+        self._seldom.setdefault(column, []).extend(values)

@@ -25,31 +25,26 @@ class PrefixReuse:
         self._num_tokens = 0
         self._num_cached_tokens = 0
         self._num_cleared_blocks = 0
-        self._told = PrefixCounters()
 
     @property
     def counters(self) -> PrefixCounters:
-        """The sums as they are now; an equal value is the same object."""
-        lookups = sum(self._reasons.values())
-        told = (self._told.num_lookups, self._told.num_evicted_blocks, self._told.num_cleared_blocks)
-        if told != (lookups, self._pool.num_evicted_blocks, self._num_cleared_blocks):
-            reasons = self._reasons
-            self._told = PrefixCounters(
-                num_lookups=lookups,
-                num_hits=self._num_hits,
-                num_complete=reasons[None],
-                num_never_seen=reasons[MissReason.NEVER_SEEN],
-                num_salted=reasons[MissReason.SALTED],
-                num_differs=reasons[MissReason.DIFFERS],
-                num_evicted=reasons[MissReason.EVICTED],
-                num_too_short=reasons[MissReason.TOO_SHORT],
-                num_scored=reasons[MissReason.SCORED],
-                num_tokens=self._num_tokens,
-                num_cached_tokens=self._num_cached_tokens,
-                num_evicted_blocks=self._pool.num_evicted_blocks,
-                num_cleared_blocks=self._num_cleared_blocks,
-            )
-        return self._told
+        """The sums as they are now."""
+        reasons = self._reasons
+        return PrefixCounters(
+            num_lookups=sum(reasons.values()),
+            num_hits=self._num_hits,
+            num_complete=reasons[None],
+            num_never_seen=reasons[MissReason.NEVER_SEEN],
+            num_salted=reasons[MissReason.SALTED],
+            num_differs=reasons[MissReason.DIFFERS],
+            num_evicted=reasons[MissReason.EVICTED],
+            num_too_short=reasons[MissReason.TOO_SHORT],
+            num_scored=reasons[MissReason.SCORED],
+            num_tokens=self._num_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+            num_evicted_blocks=self._pool.num_evicted_blocks,
+            num_cleared_blocks=self._num_cleared_blocks,
+        )
 
     def must_wait(self, sequence: Sequence) -> bool:
         """Whether the block that the sequence needs next is being computed by another."""
@@ -90,9 +85,11 @@ class PrefixReuse:
 
     def remember(self, sequence: Sequence, start: int) -> None:
         """Make the blocks that became full since position `start` known to others."""
+        if sequence.chain is None:
+            return
         block_size = sequence.tables[0].block_size
         first, stop = start // block_size, sequence.num_computed // block_size
-        if sequence.chain is None or first == stop:
+        if first == stop:
             return
         sequence.chain.extend(sequence.token_ids)
         self._pool.remember(sequence.tables, sequence.chain.hashes, first, stop)

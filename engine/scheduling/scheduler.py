@@ -13,6 +13,7 @@ from engine.config import SchedulingConfig
 from engine.errors import StepError
 from engine.messages import Load, Updates
 from engine.plan import Chunk, StepPlan, StepResult
+from engine.prefix_report import PrefixCounters
 from engine.scheduling.headroom import new_admission
 from engine.scheduling.news import News
 from engine.scheduling.order import PlaceList, Waiting
@@ -41,6 +42,7 @@ class Scheduler:
         self._now = now
         self._pool = pool
         self._eos_ids = eos_ids
+        self._has_windows = any(group.window is not None for group in pool.layout.groups)
         self._waiting = Waiting()
         self._running = PlaceList()
         self._admission = new_admission(config.admission, pool)
@@ -59,13 +61,17 @@ class Scheduler:
     def load(self) -> Load:
         """The queues and the pool as they are now."""
         return Load(
-            num_running=len(self._running),
-            num_waiting=len(self._waiting),
-            num_free_blocks=self._pool.num_free_blocks,
-            num_steps=self._num_steps,
-            num_preemptions=self._num_preemptions,
-            prefix=self._prefixes.counters,
+            len(self._running),
+            len(self._waiting),
+            self._pool.num_free_blocks,
+            self._num_steps,
+            self._num_preemptions,
         )
+
+    @property
+    def prefix_counters(self) -> PrefixCounters:
+        """What became of look-ups in the prefix cache since the start."""
+        return self._prefixes.counters
 
     @property
     def live(self) -> tuple[Sequence, ...]:
@@ -117,6 +123,13 @@ class Scheduler:
             if sequence.state is not SequenceState.RUNNING or sequence.must_preempt:
                 continue  # it gave way to an older one, in this step or the one before
             decodes = num_wanted == 1
+            chunk = sequence.next_token_chunk() if decodes else None
+            if chunk is not None:  # as for nearly every sequence: the rest has nothing to decide
+                sequence.num_planned = chunk.stop
+                sequence.num_steps_in_flight += 1
+                sequence.num_draws_in_flight += 1
+                chunks.append(chunk)
+                continue
             num_tokens = self._chunk_size(sequence, num_wanted, 1 if decodes else budget)
             if num_tokens == 0:
                 continue
@@ -146,26 +159,25 @@ class Scheduler:
                 self._forget_when_idle(sequence)
                 continue
             sequence.num_computed = chunk.stop
-            self._prefixes.remember(sequence, chunk.start)
-            self._share_prompt(sequence)
-            boundaries = (sequence.shared_tokens, sequence.junction)
-            self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
-            sequence.num_scored += len(scores)
+            self._keep(sequence, chunk.start)
+            num_scored = len(scores.logprobs)
+            sequence.num_scored += num_scored
             num_added, reason = sequence.append(token_ids, self._eos_ids)
-            if sequence.failure is not None:
+            if sequence.constraint is not None and sequence.failure is not None:
                 self._end(sequence)
                 news.add_failure(sequence.sequence_id, sequence.failure)
                 continue
-            if num_added or scores or reason is not None:
-                told, own = token_ids[:num_added], logprobs.first(num_added)
-                news.add(sequence.sequence_id, told, reason, logprobs=own, prompt_scores=scores)
+            if num_added or num_scored or reason is not None:
+                if num_added < len(token_ids):
+                    token_ids, logprobs = token_ids[:num_added], logprobs.first(num_added)  # noqa: PLW2901  what is told
+                news.add(sequence.sequence_id, token_ids, reason, logprobs=logprobs, prompt_scores=scores)
             if num_added == sequence.num_output_tokens and (num_added or reason is not None):
                 news.add_prefix(sequence)
             if num_added:
                 self._waiting.charge_output(sequence, num_added)
             if reason is not None:
                 self._end(sequence)
-            else:
+            elif sequence.must_preempt:
                 self._preempt_when_idle(sequence)
         return news.to_updates(self.load)
 
@@ -290,6 +302,15 @@ class Scheduler:
             sequence.state = SequenceState.WAITING
             self._num_preemptions += 1
             self._waiting.add(sequence)
+
+    def _keep(self, sequence: Sequence, start: int) -> None:
+        """What follows from the positions from `start` on being computed now: for others, and for blocks."""
+        self._prefixes.remember(sequence, start)
+        if sequence.followers:
+            self._share_prompt(sequence)
+        if self._has_windows:
+            boundaries = (sequence.shared_tokens, sequence.junction)
+            self._pool.roll(sequence.tables, sequence.num_computed, boundaries)
 
     def _share_prompt(self, leader: Sequence) -> None:
         """Attach the followers once the leader has computed exactly what they are to share."""

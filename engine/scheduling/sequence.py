@@ -183,6 +183,23 @@ class Sequence:
         )
         return self._with_scores(chunk) if start < self.num_to_score else chunk
 
+    def next_token_chunk(self) -> Chunk | None:
+        """What `next_chunk` gives for one token in the common case: nothing is in flight, its place is
+        reserved, and of the draw behind it nothing else is asked. None in any other case.
+        """
+        start = self.num_planned
+        if start != self.num_computed or start < self.num_prompt or not self.draws_plainly:
+            return None
+        views = []
+        for table in self.tables:
+            if start >= table.next_block * table.block_size:
+                return None
+            views.append(table.view())
+        token_ids = self.token_ids[start:]
+        return Chunk(
+            self.sequence_id, start, start + 1, tuple(token_ids), tuple(views), False, self.plain_draw
+        )
+
     def append(self, token_ids: tuple[int, ...], eos_ids: frozenset[int]) -> tuple[int, FinishReason | None]:
         """Add drawn tokens up to the one that ends the sequence: how many were added, and why it ends.
 

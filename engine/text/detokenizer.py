@@ -17,8 +17,7 @@ from engine.text.tokenizer import Tokenizer
 from engine.token_scores import TokenScores
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
+class Delta(NamedTuple):
     """What may be shown after some tokens arrived, possibly nothing.
 
     `logprobs` has an entry for each of `token_ids` where they were asked for, else none. After
@@ -217,6 +216,8 @@ class ChoiceText:
         `flush`, or after a delta that `is_stopped`.
         """
         assert not self._is_ended, "a choice got tokens after its end"
+        if logprobs is None and len(token_ids) == 1 and not (self._rules.stop or self._held_tokens):
+            return self._feed_plain(token_ids[0])
         named = None if logprobs is None else name_tokens(self._tokenizer, token_ids, logprobs)
         for index, token_id in enumerate(token_ids):
             self.num_tokens += 1
@@ -228,6 +229,19 @@ class ChoiceText:
         while held and held[0].end <= safe:
             ready.append(held.popleft())
         return self._release(ready, ready[-1].end if ready else self._num_released, is_stopped=False)
+
+    def _feed_plain(self, token_id: int) -> Delta:
+        """As `feed` of one token, where nothing is held and no stop string is looked for: nearly always."""
+        start = self._num_released
+        self.num_tokens += 1
+        text = self._detokenizer.feed(token_id)
+        self._held_text = text
+        if self._detokenizer.is_open:
+            self._held_tokens.append(_HeldToken(token_id, None, start, start + len(text) + 1))
+            return self._release((), start, is_stopped=False)
+        self._held_text = ""
+        self._num_released = start + len(text)
+        return Delta(text, (token_id,), (), False)
 
     def flush(self) -> Delta:
         """The choice has ended by itself: all that was held back, an incomplete character as U+FFFD."""

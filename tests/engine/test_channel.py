@@ -260,3 +260,73 @@ def test_one_thread_receives_while_another_sends():
         return found
 
     assert asyncio.run(run()) == [Updates(sequence_ids=tuple(range(200_000))), submit(200_000)]
+
+
+def forwarded(act, *, before: bytes = b"", after: bytes = b"") -> tuple[list[object], object]:
+    """What `act` took of the messages sent before and after it began to, and the error that ended it."""
+
+    async def run() -> tuple[list[object], object]:
+        ours, theirs = channel_pair()
+        end = await AsyncEnd.open(ours)
+        theirs.sendall(before)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        taken: list[object] = []
+
+        def take(message: object) -> bool:
+            taken.append(message)
+            return act(message)
+
+        forwarding = asyncio.create_task(end.forward(take))
+        await asyncio.sleep(0)
+        theirs.sendall(after)
+        theirs.close()
+        outcome = await asyncio.wait_for(asyncio.gather(forwarding, return_exceptions=True), WAIT_S)
+        await end.close()
+        return taken, outcome[0]
+
+    return asyncio.run(run())
+
+
+def test_forwarded_messages_come_in_order_whenever_they_arrived():
+    early, late = to_frame(pulse(1)) + to_frame(pulse(2))[:5], to_frame(pulse(2))[5:] + to_frame(pulse(3))
+
+    assert forwarded(lambda _: True, before=early, after=late) == ([pulse(1), pulse(2), pulse(3)], None)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_no_more_is_forwarded_than_is_wanted(when: str):
+    raw = to_frame(pulse(1)) + to_frame(pulse(2))
+
+    assert forwarded(lambda _: False, **{when: raw}) == ([pulse(1)], None)
+
+
+def test_an_error_of_who_takes_messages_ends_the_forwarding():
+    def fail(message: object) -> bool:
+        raise MemoryError("planted")
+
+    taken, error = forwarded(fail, after=to_frame(pulse(1)) + to_frame(pulse(2)))
+
+    assert taken == [pulse(1)]
+    assert isinstance(error, MemoryError)
+
+
+def test_what_is_no_message_ends_the_forwarding_with_a_channel_error():
+    taken, error = forwarded(lambda _: True, after=to_frame(pulse(1)) + b"\xff" * HEADER_BYTES)
+
+    assert taken == [pulse(1)]
+    assert isinstance(error, ChannelError)
+
+
+def test_the_engine_writes_at_once_what_the_channel_takes_and_tells_how_much_that_was():
+    ours, theirs = channel_pair()
+    engine = BlockingEnd(theirs)
+    frame = to_frame(Updates(sequence_ids=tuple(range(1_000_000))))
+
+    num_taken = engine.offer(frame)
+    num_more = engine.offer(frame[num_taken:])
+
+    ours.close()
+    engine.close()
+    assert 0 < num_taken < len(frame)
+    assert num_more == 0

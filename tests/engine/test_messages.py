@@ -29,8 +29,10 @@ from engine.messages import (
     ToServer,
     Updates,
     Vocabulary,
+    from_plain,
+    to_plain,
 )
-from engine.prefix_report import MissReason, PrefixCounters, PrefixReport
+from engine.prefix_report import MissReason, PrefixReport
 from engine.request import FinishReason
 from engine.stats import EngineCounters, EngineStats, EngineView, PoolGauges
 from tests.support.new_request import new_request
@@ -42,7 +44,6 @@ LOAD = Load(
     num_free_blocks=3,
     num_steps=4,
     num_preemptions=5,
-    prefix=PrefixCounters(num_lookups=6),
 )
 REPORT = PrefixReport(
     num_matched_tokens=16, block_size=16, miss_reason=MissReason.DIFFERS, first_missing_block=1
@@ -147,3 +148,11 @@ def test_everything_in_the_module_that_is_a_record_is_plain_data():
         "Tensor" not in str(annotation) for kind in own for annotation in kind.__annotations__.values()
     )
     assert len(own) == len(EVERY_MESSAGE) + 2
+
+
+@pytest.mark.parametrize("message", EVERY_MESSAGE, ids=lambda message: type(message).__name__)
+def test_every_message_is_itself_again_after_it_was_made_plain(message):
+    arrived = from_plain(pickle.loads(pickle.dumps(to_plain(message))))
+
+    assert arrived == message
+    assert type(arrived) is type(message)

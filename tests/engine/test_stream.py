@@ -161,3 +161,31 @@ def test_nothing_is_put_behind_the_end():
             stream.end()
 
     with_stream(act)
+
+
+def test_what_waits_is_taken_without_waiting_and_its_listener_is_called_for_each_news():
+    async def act(stream: TokenStream, aborts: Aborts) -> object:
+        calls: list[bool] = []
+        stream.listen(lambda: calls.append(stream.is_exhausted))
+        nothing = stream.take()
+        stream.put(event("a", count=1))
+        stream.put(event("b", count=2))
+        stream.put(event("x", choice=1, count=1))
+        taken = stream.take()
+        stream.end()
+        return nothing, taken, stream.take(), calls
+
+    merged = [event("ab", count=2), event("x", choice=1, count=1)]
+    assert with_stream(act) == ([], merged, [], [False, False, False, True])
+
+
+def test_an_error_is_taken_once_after_the_events_before_it():
+    async def act(stream: TokenStream, aborts: Aborts) -> object:
+        stream.put(event("a"))
+        stream.end(EngineCrashedError("gone"))
+        taken, was_exhausted = stream.take(), stream.is_exhausted
+        with pytest.raises(EngineCrashedError, match="gone"):
+            stream.take()
+        return taken, was_exhausted, stream.take(), stream.is_exhausted
+
+    assert with_stream(act) == ([event("a")], False, [], True)

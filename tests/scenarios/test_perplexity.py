@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.models.fused import FusedDecoder
 from engine.text.tokenizer import Tokenizer
-from tests.support.native import LEVELS, native_kernels, needs_native
+from tests.support.fused_run import fuse
+from tests.support.native import LEVELS, needs_native
 from tests.support.native_models import load_native, load_reference, native_run
 from tests.support.pack_by_hand import RingRun
 
@@ -39,8 +39,7 @@ def logprobs(run: RingRun, token_ids: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("level", LEVELS[-1:])
 def test_perplexity_and_log_probabilities_are_the_references(demo_model_path, token_ids, expected, level):
-    run = native_run(load_native(demo_model_path, level), **SIZES)
-    run.decoder = FusedDecoder(run.decoder, native_kernels(level))
+    run = fuse(native_run(load_native(demo_model_path, level), **SIZES), level)
 
     found = logprobs(run, token_ids)
 

@@ -7,7 +7,7 @@ of theirs. Unless a test scripts something else, every choice answers "Hello", "
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine import (
@@ -84,6 +84,9 @@ class FakeStream:
         self._is_closed = False
         self._begun: set[int] = set()
         self.record: RequestRecord | None = None
+        self._playing: asyncio.Task[None] | None = None
+        self._waiting: list[TokenEvent] = []
+        self._error: Exception | None = None
 
     def __aiter__(self) -> "FakeStream":
         return self
@@ -91,7 +94,35 @@ class FakeStream:
     async def __anext__(self) -> TokenEvent:
         return await anext(self._events)
 
+    @property
+    def is_exhausted(self) -> bool:
+        assert self._playing is not None
+        return self._playing.done() and not self._waiting and self._error is None
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._playing = asyncio.create_task(self._put_all())
+        self._playing.add_done_callback(lambda _: listener())
+        self._listener = listener
+
+    def take(self) -> list[TokenEvent]:
+        if not self._waiting and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    async def _put_all(self) -> None:
+        try:
+            async for event in self._events:
+                self._waiting.append(event)
+                self._listener()
+        except Exception as error:  # noqa: BLE001  `take` raises it
+            self._error = error
+
     async def aclose(self) -> None:
+        if self._playing is not None:
+            self._playing.cancel()
+            await asyncio.gather(self._playing, return_exceptions=True)
         if not self._is_closed:
             self._is_closed = True
             self.record = a_record(self.request)

@@ -6,6 +6,7 @@ and the client is as in earnest.
 """
 
 import faulthandler
+import pickle
 import signal
 import sys
 import threading
@@ -18,8 +19,9 @@ import torch
 
 import engine.__main__ as program
 from engine.build import BuiltEngine, build_engine
+from engine.channel import HEADER_BYTES
 from engine.config import EngineConfig
-from engine.messages import Submit, ToEngine, Updates
+from engine.messages import Submit, ToEngine
 from engine.outbox import Outbox
 from engine.plan import Runner, StepHandle, StepPlan, StepResult
 
@@ -70,6 +72,11 @@ def failing(method: Callable, is_hit: Callable[..., bool]) -> Callable:
     return call
 
 
+def is_updates(frame: bytes) -> bool:
+    """Whether a frame holds Updates, which travel as a plain tuple."""
+    return type(pickle.loads(frame[HEADER_BYTES:])) is tuple
+
+
 def build(config: EngineConfig, receive: Callable[[], ToEngine | None], outbox: Outbox) -> BuiltEngine:
     """As `build_engine`, with the faults planted."""
     seen = threading.Event()
@@ -88,7 +95,8 @@ def build(config: EngineConfig, receive: Callable[[], ToEngine | None], outbox: 
     scheduler = built.scheduler
     scheduler.plan = failing(scheduler.plan, lambda plan: stage_of(plan) == "plan")
     scheduler.commit = failing(scheduler.commit, lambda _, plan, __: stage_of(plan) == "commit")
-    outbox._send = failing(outbox._send, lambda _, message: isinstance(message, Updates) and seen.is_set())
+    writer = outbox._writer
+    writer.offer = failing(writer.offer, lambda _, frame: seen.is_set() and is_updates(frame))
     return built
 
 

@@ -163,7 +163,7 @@ def threaded_engine(
     )
     ours, theirs = channel_pair()
     channel, engine_end = BlockingEnd(ours), BlockingEnd(theirs)
-    outbox = Outbox(engine_end.send)
+    outbox = Outbox(engine_end)
     built = build_engine(config, engine_end.receive, outbox)
     outbox.start()
     built.intake.start()

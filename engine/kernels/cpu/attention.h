@@ -147,15 +147,23 @@ RS_INLINE void copy_halves(uint16_t* to, const uint8_t* from, int head_size) {
   if (at < head_size) memcpy(to + at, from + 2 * at, sizeof(uint16_t) * static_cast<size_t>(head_size - at));
 }
 
+RS_INLINE Halves from_codes(const void* from, const Floats& scale) {
+#if defined(__AVX512F__)
+  return to_bfloat16((Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load<__m128i>(from))) * scale);
+#else
+  return to_bfloat16(__builtin_convertvector(load<Codes>(from), Floats) * scale);
+#endif
+}
+
 RS_INLINE void copy_codes(uint16_t* to, const uint8_t* from, int head_size) {
   const Floats scale = splat(load<float>(from + head_size));
-  for (int at = 0; at < head_size; at += LANES) {
-    const size_t count = static_cast<size_t>(head_size - at < LANES ? head_size - at : LANES);
-    Codes codes = {};
-    memcpy(&codes, from + at, count);
-    const Halves halves = to_bfloat16(__builtin_convertvector(codes, Floats) * scale);
-    memcpy(to + at, &halves, sizeof(uint16_t) * count);
-  }
+  int at = 0;
+  for (; at + LANES <= head_size; at += LANES) store(to + at, from_codes(from + at, scale));
+  if (at == head_size) return;
+  Codes codes = {};
+  memcpy(&codes, from + at, static_cast<size_t>(head_size - at));
+  const Halves halves = from_codes(&codes, scale);
+  memcpy(to + at, &halves, sizeof(uint16_t) * static_cast<size_t>(head_size - at));
 }
 
 // One head's rows of a tile as [KEY_TILE, size] bfloat16, block after block; positions outside the

@@ -33,6 +33,9 @@ class Shares {
     const int num_tasks = TASKS_PER_THREAD * context.pool.num_threads();
     const int block = batch.num_tokens * heads.num_kv_heads / num_tasks / MIN_QUERY_BLOCK * MIN_QUERY_BLOCK;
     const int query_block = std::clamp(block, MIN_QUERY_BLOCK, MAX_QUERY_BLOCK);
+    // A single query that sees a single tile has nothing else to share out.
+    const bool is_alone = batch.num_tokens == 1 && batch.starts[0] < KEY_TILE && context.pool.num_threads() > 1;
+    max_heads_ = is_alone ? (heads.num_kv_heads + 1) / 2 : heads.num_kv_heads;
     for (int chunk = 0; chunk < batch.num_chunks; ++chunk)
       for (int64_t row = batch.row_starts[chunk]; row < batch.row_starts[chunk + 1]; row += query_block)
         add_queries(chunk, batch.starts[chunk] - batch.row_starts[chunk], row, std::min(row + query_block, batch.row_starts[chunk + 1]));
@@ -54,7 +57,7 @@ class Shares {
   void add_queries(int chunk, int64_t to_position, int64_t first_row, int64_t end_row) {
     const rs_heads& heads = *common_.heads;
     const int num_queries = static_cast<int>(end_row - first_row), head_rows = num_queries * (heads.num_heads / heads.num_kv_heads);
-    const int heads_at_once = std::clamp(TILE_ROWS / head_rows, 1, heads.num_kv_heads);
+    const int heads_at_once = std::clamp(TILE_ROWS / head_rows, 1, max_heads_);
     AttendTask task = common_;
     task.chunk = chunk;
     task.first_position = first_row + to_position;
@@ -114,6 +117,7 @@ class Shares {
 
   rs_context& context_;
   const AttendTask& common_;
+  int max_heads_;  // key heads of a task
   std::vector<Share> shares_;
   std::vector<Run> runs_;
   std::vector<size_t> cut_;  // shares of several runs

@@ -51,4 +51,5 @@ struct rs_context {
   PreparedRows gated;           // of the projection behind the gate
   Buffer hidden, residual, heads, attended;
   Buffer attend_states;  // of rows whose tiles are computed by several tasks
+  Buffer cos, sin, wanted, logits;  // of a whole step
 };

@@ -51,20 +51,20 @@ void finish(const Step& step, const int64_t* wanted_rows, int num_wanted, float*
 
 }  // namespace
 
-void rs_decode_step(rs_context* context, const rs_model* model, const rs_batch* batch, const rs_cache* caches,
-                    const int64_t* token_ids, const int64_t* wanted_rows, int32_t num_wanted, float* output) {
-  const ThreadPool::Step awake(context->pool);
-  const size_t num_rows = static_cast<size_t>(batch->num_tokens);
-  const size_t model_size = static_cast<size_t>(model->model_size);
-  const size_t query_size = static_cast<size_t>(model->num_heads * model->head_size);
-  const size_t kv_size = static_cast<size_t>(model->num_kv_heads * model->head_size);
-  const Step step{*context, *model, *batch, context->hidden.reserve<float>(num_rows * model_size),
-                  context->residual.reserve<float>(num_rows * model_size),
-                  context->heads.reserve<float>(num_rows * (query_size + 2 * kv_size)),
-                  context->attended.reserve<float>(num_rows * query_size)};
-  embed_rows(*context, *model->embedding, token_ids, batch->num_tokens, step.hidden);
-  for (int index = 0; index < model->num_layers; ++index) {
-    const rs_layer& layer = model->layers[index];
+void decode_step(rs_context& context, const rs_model& model, const rs_batch& batch, const rs_cache* caches,
+                 const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output) {
+  const ThreadPool::Step awake(context.pool);
+  const size_t num_rows = static_cast<size_t>(batch.num_tokens);
+  const size_t model_size = static_cast<size_t>(model.model_size);
+  const size_t query_size = static_cast<size_t>(model.num_heads * model.head_size);
+  const size_t kv_size = static_cast<size_t>(model.num_kv_heads * model.head_size);
+  const Step step{context, model, batch, context.hidden.reserve<float>(num_rows * model_size),
+                  context.residual.reserve<float>(num_rows * model_size),
+                  context.heads.reserve<float>(num_rows * (query_size + 2 * kv_size)),
+                  context.attended.reserve<float>(num_rows * query_size)};
+  embed_rows(context, *model.embedding, token_ids, batch.num_tokens, step.hidden);
+  for (int index = 0; index < model.num_layers; ++index) {
+    const rs_layer& layer = model.layers[index];
     add_and_norm(step, layer.input_norm, index == 0);
     attention(step, layer, caches[index]);
     add_and_norm(step, layer.mlp_norm, false);

@@ -102,6 +102,19 @@ struct rs_heads {
   int32_t window;  // 0 for all
 };
 
+// What every step of a model is computed with.
+struct rs_stage {
+  const rs_model* model;
+  const rs_linear* head;     // one segment [V, E]
+  const rs_cache* caches;    // one a layer
+  const float* cos;          // [positions, D / 2], from position 0 on
+  const float* sin;          // [positions, D / 2]
+  int32_t num_groups;
+  int32_t block_size;
+};
+
+struct rs_draw;  // see sampling.h
+
 struct rs_context;  // a thread pool, the instruction set in use, scratch memory
 
 // Name of instruction set `level`, or null beyond the last; levels ascend in speed.
@@ -132,8 +145,12 @@ RS_API void rs_attend(rs_context* context, const rs_heads* heads, const rs_batch
                       const float* query, int64_t query_stride, float* output);
 RS_API void rs_embed(rs_context* context, const rs_linear* table, const int64_t* token_ids, int32_t num_tokens,
                      float* hidden);
-// All layers and the final norm: the wanted rows' hidden states [num_wanted, E].
-RS_API void rs_decode_step(rs_context* context, const rs_model* model, const rs_batch* batch, const rs_cache* caches,
-                           const int64_t* token_ids, const int64_t* wanted_rows, int32_t num_wanted, float* output);
+// All layers and the final norm: the wanted rows' hidden states [R, E]. The words of a step are: S, R, the R wanted
+// rows; then for each of the S chunks its first position, its number of tokens, these, and for each cache group the
+// number of the first block it reads, how many follow one another from there, and their ids.
+RS_API void rs_run_step(rs_context* context, const rs_stage* stage, const int64_t* words, float* hidden);
+// That, then the head, and one token drawn from each wanted row.
+RS_API void rs_run_step_and_draw(rs_context* context, const rs_stage* stage, const int64_t* words, const rs_draw* draws,
+                                 int64_t* token_ids);
 // What all threads together can do per second: bytes read of `memory`, operations on 8-bit codes.
 RS_API void rs_measure_limits(rs_context* context, const uint8_t* memory, int64_t num_bytes, double* rates);

@@ -106,6 +106,20 @@ class CachePlaces(Structure):
     _fields_ = (("keys", c_void_p), ("values", c_void_p), ("group", c_int32), ("format", c_int32))
 
 
+class Stage(Structure):
+    """`rs_stage`."""
+
+    _fields_ = (
+        ("model", POINTER(ModelWeights)),
+        ("head", POINTER(LinearWeights)),
+        ("caches", POINTER(CachePlaces)),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("num_groups", c_int32),
+        ("block_size", c_int32),
+    )
+
+
 class HeadSizes(Structure):
     """`rs_heads`."""
 
@@ -142,19 +156,8 @@ SIGNATURES: dict[str, tuple[object, Sequence[object]]] = {
         (_CONTEXT, POINTER(HeadSizes), POINTER(BatchPlaces), POINTER(CachePlaces), _FLOATS, c_int64, _FLOATS),
     ),
     "rs_embed": (None, (_CONTEXT, POINTER(LinearWeights), c_void_p, c_int32, _FLOATS)),
-    "rs_decode_step": (
-        None,
-        (
-            _CONTEXT,
-            POINTER(ModelWeights),
-            POINTER(BatchPlaces),
-            POINTER(CachePlaces),
-            c_void_p,
-            c_void_p,
-            c_int32,
-            _FLOATS,
-        ),
-    ),
+    "rs_run_step": (None, (_CONTEXT, POINTER(Stage), c_void_p, _FLOATS)),
+    "rs_run_step_and_draw": (None, (_CONTEXT, POINTER(Stage), c_void_p, c_char_p, c_void_p)),
     "rs_measure_limits": (None, (_CONTEXT, c_void_p, c_int64, POINTER(c_double))),
 }
 

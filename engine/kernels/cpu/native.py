@@ -1,4 +1,4 @@
-"""`NativeKernels`: the operations of `Ops` by the shared library, and all layers of a step in one call.
+"""`NativeKernels`: the operations of `Ops` by the shared library.
 
 Hidden states and norms are float32, cached keys and values bfloat16 or 8-bit, weights as `packed.py`
 holds them. Every row's result is the same to the last bit whatever is computed beside it.
@@ -21,7 +21,6 @@ from engine.kernels.cpu.library import (
     CachePlaces,
     GroupPlaces,
     HeadSizes,
-    ModelWeights,
     create_context,
     library_path,
     load_library,
@@ -180,23 +179,6 @@ class NativeKernels:
         ffn_size = gate_up.shape[-1] // 2
         output = torch.empty(len(gate_up), ffn_size)
         self.library.rs_silu_mul(self._context, gate_up.data_ptr(), len(gate_up), ffn_size, output.data_ptr())
-        return output
-
-    def decode_step(
-        self, model: ModelWeights, caches: "ctypes.Array[CachePlaces]", batch: Batch, step: NativeStep
-    ) -> Tensor:
-        """Embedding, all layers, final norm: hidden states of the wanted rows, [R, E] float32."""
-        output = torch.empty(len(batch.wanted_rows), model.model_size)
-        self.library.rs_decode_step(
-            self._context,
-            byref(model),
-            byref(step.places),
-            caches,
-            batch.token_ids.data_ptr(),
-            batch.wanted_rows.data_ptr(),
-            len(batch.wanted_rows),
-            output.data_ptr(),
-        )
         return output
 
     def measure_limits(self, memory: Tensor) -> tuple[float, float]:

@@ -1,5 +1,5 @@
 // The operations over all rows, each cut into pieces for the pool. `context.cpp` offers them one
-// by one, `decode_step.cpp` strings them together.
+// by one, `decode_step.cpp` strings them together, `run_step.cpp` offers that.
 #pragma once
 
 #include "context.h"
@@ -17,3 +17,6 @@ void rotate_and_write_rows(rs_context& context, const rs_heads& heads, const rs_
 void attend_rows(rs_context& context, const rs_heads& heads, const rs_batch& batch, const rs_cache& cache,
                  const float* query, int64_t query_stride, float* output);
 void embed_rows(rs_context& context, const rs_linear& table, const int64_t* token_ids, int num_tokens, float* hidden);
+// All layers and the final norm: the wanted rows' hidden states [num_wanted, E].
+void decode_step(rs_context& context, const rs_model& model, const rs_batch& batch, const rs_cache* caches,
+                 const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output);

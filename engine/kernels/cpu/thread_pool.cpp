@@ -30,11 +30,11 @@ ThreadPool::~ThreadPool() {
 }
 
 ThreadPool::Step::Step(ThreadPool& pool) : pool_(pool) {
-  pool_.in_step_ = true;
-  if (!pool_.workers_.empty()) pool_.publish(0);  // wakes the workers while the first rows are prepared
+  const bool is_outermost = pool_.num_steps_.fetch_add(1, std::memory_order_relaxed) == 0;
+  if (is_outermost && !pool_.workers_.empty()) pool_.publish(0);  // wakes the workers while the first rows are prepared
 }
 
-ThreadPool::Step::~Step() { pool_.in_step_ = false; }
+ThreadPool::Step::~Step() { pool_.num_steps_.fetch_sub(1, std::memory_order_relaxed); }
 
 void ThreadPool::run(int num_tasks, Task task, const void* context) {
   if (num_tasks <= 1 || workers_.empty()) {
@@ -84,7 +84,7 @@ void ThreadPool::work(int thread) {
 bool ThreadPool::wait_for_work(uint32_t seen) {
   for (int spin = 0; spin < SPINS; ++spin) {
     if (generation_.load(std::memory_order_acquire) != seen) return true;
-    if (!in_step_.load(std::memory_order_relaxed)) break;
+    if (num_steps_.load(std::memory_order_relaxed) == 0) break;
     pause_briefly();
   }
   num_sleeping_.fetch_add(1, std::memory_order_seq_cst);

@@ -23,7 +23,7 @@ class ThreadPool {
         &body);
   }
 
-  // While one of these lives, workers wait for the next tasks in a short spin instead of sleeping.
+  // While one of these lives, workers wait for the next tasks in a short spin instead of sleeping. They nest.
   class Step {
    public:
     explicit Step(ThreadPool& pool);
@@ -48,7 +48,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> unfinished_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};
   std::atomic<int> num_sleeping_{0};
-  std::atomic<bool> in_step_{false};
+  std::atomic<int> num_steps_{0};  // that live
   std::atomic<bool> is_stopping_{false};
   Task task_ = nullptr;
   const void* context_ = nullptr;

@@ -9,7 +9,8 @@ import torch
 from engine.cache.store import CacheStore
 from engine.errors import EngineCrashedError
 from engine.execution.philox import uniforms
-from engine.execution.runner import HEAD_TILE_ROWS, ModelRunner
+from engine.execution.row_answers import HEAD_TILE_ROWS
+from engine.execution.runner import ModelRunner
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan
 from engine.request import SamplingParams
 from engine.token_scores import NO_SCORES

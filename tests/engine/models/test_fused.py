@@ -1,11 +1,8 @@
 import pytest
 import torch
 
-from engine.batch import Batch
-from engine.layers.rotary import Rotary
-from engine.model_spec import RopeSpec
-from engine.models.fused import AngleTable, FusedDecoder
-from tests.support.native import LEVELS, native_kernels, needs_native
+from tests.support.fused_run import fuse
+from tests.support.native import LEVELS, needs_native
 from tests.support.native_models import load_native, load_reference, native_run
 from tests.support.pack_by_hand import RingRun
 from tests.support.tiny_model import write_tiny_checkpoint, write_tiny_gguf
@@ -30,9 +27,7 @@ def sizes(**changes):
 
 
 def fused_run(decoder, level, **changes):
-    run = native_run(decoder, **sizes(**changes))
-    run.decoder = FusedDecoder(decoder, native_kernels(level))
-    return run
+    return fuse(native_run(decoder, **sizes(**changes)), level)
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=FAMILIES)
@@ -60,25 +55,17 @@ def test_every_family_computes_what_the_reference_computes(checkpoint, level):
         assert (logits - expected).abs().mean() < 0.02 * expected.std()
 
 
-@pytest.mark.parametrize("position", [0, 4095, 4096, 9000])
-@pytest.mark.parametrize("others", [(), (0,)], ids=["alone", "beside another"])
-def test_angles_are_those_of_the_rotary_embedding_at_any_position(position, others):
-    rotary = Rotary(RopeSpec(theta=10_000.0), 64, torch.device("cpu"), torch.float32)
-    starts = (position, *others)
-    positions = torch.tensor(starts)
-    batch = Batch(
-        token_ids=positions,
-        positions=positions,
-        wanted_rows=positions,
-        row_starts=tuple(range(len(starts) + 1)),
-        row_bounds=torch.arange(len(starts) + 1),
-        starts=starts,
-        groups=(),
-    )
+def test_positions_beyond_the_first_table_of_angles_are_turned_alike(checkpoint):
+    decoder = load_native(checkpoint, LEVELS[-1])
+    room = {"max_chunk": 2100, "max_context": 4200, "num_sequences": 1}
+    ids = [position % 200 for position in range(4097)]
+    steps = [[(0, ids[:2048])], [(0, ids[2048:4095])], [(0, ids[4095:])]]
 
-    found = AngleTable(rotary).rows(batch)
+    fused, plain = fused_run(decoder, LEVELS[-1], **room), native_run(decoder, **sizes(**room))
 
-    torch.testing.assert_close(found, rotary.angles(positions), atol=1e-6, rtol=0)
+    for step in steps:
+        last = [sum(len(own) for _, own in step) - 1]
+        torch.testing.assert_close(fused.step(step, last), plain.step(step, last), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 16])

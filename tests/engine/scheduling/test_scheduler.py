@@ -472,7 +472,7 @@ def test_why_a_prompt_missed_is_told_with_its_first_token_where_asked_for():
 
     assert (reports[1].num_matched_tokens, reports[1].miss_reason) == (8, None)
     assert (reports[2].num_matched_tokens, reports[2].miss_reason) == (0, MissReason.SCORED)
-    assert bench.scheduler.load.prefix.num_lookups == 3
+    assert bench.scheduler.prefix_counters.num_lookups == 3
 
 
 def test_clearing_the_cache_disturbs_nobody_who_runs():

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -208,7 +207,7 @@ SCORES = (None, scored("b", -0.5), scored("c", -0.5))
 def test_alternatives_are_asked_for_and_told():
     body = read(logprobs=True, top_logprobs=2)
     end = event("é", finish_reason=FinishReason.STOP)
-    end = replace(end, logprobs=(scored("é", -1.0, 2),))
+    end = end._replace(logprobs=(scored("é", -1.0, 2),))
     answer = folded(body, end)
 
     assert requested(body, max_context=10).sampling.num_top_logprobs == 2

@@ -271,7 +271,7 @@ def test_the_best_choices_are_shown_and_all_are_counted():
     for choice, value in enumerate((-3.0, -1.0, -2.0)):
         logprobs = (scored("x", value),)
         fold.add(
-            0, replace(event(str(choice), choice=choice, finish_reason=FinishReason.STOP), logprobs=logprobs)
+            0, event(str(choice), choice=choice, finish_reason=FinishReason.STOP)._replace(logprobs=logprobs)
         )
     answer = json.loads(fold.to_json())
 
@@ -297,15 +297,15 @@ def test_usage_may_be_told_in_every_chunk():
 def test_the_best_is_that_of_the_highest_mean_and_not_of_the_highest_sum():
     fold = CompletionFold(read(best_of=2, n=1), TICKET, [HI])
     for choice, values in enumerate(((-1.0,), (-0.75, -0.75))):
-        told = replace(event(str(choice), choice=choice, finish_reason=FinishReason.STOP))
-        fold.add(0, replace(told, logprobs=tuple(scored("x", value) for value in values)))
+        told = event(str(choice), choice=choice, finish_reason=FinishReason.STOP)
+        fold.add(0, told._replace(logprobs=tuple(scored("x", value) for value in values)))
 
     assert [choice["text"] for choice in json.loads(fold.to_json())["choices"]] == ["1"]
 
 
 def test_cached_tokens_of_a_prompt_are_counted_once_however_many_choices_it_has():
     events = [
-        (p, replace(event("x", choice=c, finish_reason=FinishReason.STOP), num_cached_tokens=2))
+        (p, event("x", choice=c, finish_reason=FinishReason.STOP)._replace(num_cached_tokens=2))
         for p in (0, 1)
         for c in (0, 1, 2)
     ]
@@ -324,9 +324,9 @@ def test_usage_in_every_chunk_has_the_details_of_the_whole():
 def test_no_more_alternatives_are_told_than_were_asked_for():
     body = read(logprobs=1, echo=True, prompt_logprobs=3)
     of_prompt = (None, *(scored("b", -0.5, 3) for _ in range(2)))
-    told = replace(event("x", finish_reason=FinishReason.STOP), logprobs=(scored("x", -0.5, 3),))
+    told = event("x", finish_reason=FinishReason.STOP)._replace(logprobs=(scored("x", -0.5, 3),))
     fold = CompletionFold(body, TICKET, PROMPTS[:1])
-    fold.add(0, replace(told, prompt_logprobs=of_prompt))
+    fold.add(0, told._replace(prompt_logprobs=of_prompt))
     (choice,) = json.loads(fold.to_json())["choices"]
 
     assert [None if own is None else len(own) for own in choice["logprobs"]["top_logprobs"]] == [
