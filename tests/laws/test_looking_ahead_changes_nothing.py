@@ -79,4 +79,4 @@ def test_the_jobs_of_this_law_do_stop_get_preempted_and_hit_prefixes(model):
     assert {own.reason for own in outcomes} == {"stop", "length"}
     if None in windows:  # a pool of rings alone is never short of blocks twice
         assert world.scheduler.load.num_preemptions > 0
-    assert world.scheduler.load.prefix.num_cached_tokens > 0
+    assert world.scheduler.prefix_counters.num_cached_tokens > 0
