@@ -102,7 +102,8 @@ def test_native_kernels_compute_what_the_reference_computes_with_the_same_codes(
     )
 
     found, expected = native.step([(0, IDS)]), reference.step([(0, IDS)])
-    assert (found - expected).abs().mean() < 0.01 * expected.abs().mean()
+    bound = 0.02 if LEVELS[-1] == "amx" else 0.01  # there weights and activations are bfloat16
+    assert (found - expected).abs().mean() < bound * expected.abs().mean()
 
 
 @needs_native
