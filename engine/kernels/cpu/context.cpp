@@ -111,7 +111,7 @@ void rs_norm_residual(rs_context* context, const float* hidden, const float* res
 }
 
 void rs_linear_forward(rs_context* context, const rs_linear* linear, const float* hidden, int32_t num_rows, float* output) {
-  const ThreadPool::Step awake(context->pool);
+  const Call call(*context);
   prepare_rows(*context, *linear, hidden, num_rows, context->inputs);
   linear_rows(*context, *linear, context->inputs.rows, num_rows, output);
 }
@@ -129,7 +129,7 @@ void rs_rotate_and_write(rs_context* context, const rs_heads* heads, const rs_ba
 
 void rs_attend(rs_context* context, const rs_heads* heads, const rs_batch* batch, const rs_cache* cache,
                const float* query, int64_t query_stride, float* output) {
-  const ThreadPool::Step awake(context->pool);
+  const Call call(*context);
   attend_rows(*context, *heads, *batch, *cache, query, query_stride, output);
 }
 
@@ -139,7 +139,7 @@ void rs_embed(rs_context* context, const rs_linear* table, const int64_t* token_
 
 void rs_measure_limits(rs_context* context, const uint8_t* memory, int64_t num_bytes, double* rates) {
   constexpr int ROUNDS = 100'000, PIECES_PER_THREAD = 16;
-  const ThreadPool::Step awake(context->pool);
+  const Call call(*context);
   const int num_pieces = PIECES_PER_THREAD * context->pool.num_threads();
   const size_t piece_bytes = static_cast<size_t>(num_bytes) / static_cast<size_t>(num_pieces) / 256 * 256;
   const auto seconds_of = [&](auto body) {

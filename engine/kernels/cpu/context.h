@@ -53,3 +53,12 @@ struct rs_context {
   Buffer attend_states;  // of rows whose tiles are computed by several tasks
   Buffer cos, sin, wanted, logits;  // of a whole step
 };
+
+// One call into the library: its threads stay awake, and what the caller has in its registers is not known.
+class Call {
+ public:
+  explicit Call(rs_context& context) : awake_(context.pool) { context.level.begin_call(); }
+
+ private:
+  const ThreadPool::Step awake_;
+};

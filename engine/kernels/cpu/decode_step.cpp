@@ -53,7 +53,7 @@ void finish(const Step& step, const int64_t* wanted_rows, int num_wanted, float*
 
 void decode_step(rs_context& context, const rs_model& model, const rs_batch& batch, const rs_cache* caches,
                  const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output) {
-  const ThreadPool::Step awake(context.pool);
+  const Call call(context);
   const size_t num_rows = static_cast<size_t>(batch.num_tokens);
   const size_t model_size = static_cast<size_t>(model.model_size);
   const size_t query_size = static_cast<size_t>(model.num_heads * model.head_size);

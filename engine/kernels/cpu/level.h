@@ -95,6 +95,8 @@ constexpr size_t attend_scratch_bytes(int rows, int num_heads, int head_size) {
 struct Level {
   bool only_bfloat16;  // its linears read no codes
   int max_panel_rows;  // a multiple of TILE_ROWS
+  // Before a caller's first linear: other libraries may have shaped the tiles of its thread.
+  void (*begin_call)();
   // Values [32 first_group, 32 first_group + count) of a row, in the forms that `rows` has.
   void (*prepare)(const Rows& rows, int row, int first_group, const float* values, int count);
   void (*norm)(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,

@@ -183,6 +183,8 @@ void run_affine(const PanelTask& task, const Rows& rows) {
 
 }  // namespace
 
+void begin_call() {}
+
 void linear_panel(const PanelTask& task, const Rows& rows) {
   const bool is_narrow = task.segment->code_bits == 4;
   switch (task.segment->scales) {

@@ -119,7 +119,7 @@ void rs_run_step(rs_context* context, const rs_stage* stage, const int64_t* word
 }
 
 void rs_run_step_and_draw(rs_context* context, const rs_stage* stage, const int64_t* words, const rs_draw* draws, int64_t* token_ids) {
-  const ThreadPool::Step awake(context->pool);
+  const Call call(*context);
   const Unpacked step(*context, *stage, words);
   float* hidden = context->wanted.reserve<float>(at(step.num_wanted, stage->model->model_size));
   decode_step(*context, *stage->model, step.batch, stage->caches, step.token_ids.data(), step.wanted_rows, step.num_wanted, hidden);

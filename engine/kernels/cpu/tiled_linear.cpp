@@ -263,6 +263,8 @@ void run_panel(const PanelTask& task, const Rows& rows) {
 
 }  // namespace
 
+void begin_call() { rows_of_linears = 0; }
+
 void linear_panel(const PanelTask& task, const Rows& rows) {
   const bool is_narrow = task.segment->code_bits == 4;
   switch (task.segment->scales) {

@@ -7,7 +7,7 @@
 
 namespace RS_LEVEL {
 
-// How many rows this thread's tiles are shaped for by a linear; 0 where something else has shaped them.
+// How many rows this thread's tiles are shaped for by a linear; 0 where something else may have shaped them.
 inline thread_local int rows_of_linears = 0;
 
 namespace {

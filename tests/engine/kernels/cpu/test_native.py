@@ -94,6 +94,18 @@ def test_weights_of_any_magnitude_are_as_precise(kernels, type_name, magnitude):
     assert error < (2**-8 if kernels.level == "amx" else 2 * CODE_STEP)
 
 
+def test_another_library_on_the_same_thread_may_use_the_tiles(kernels):
+    blocks = torch.from_numpy(random_blocks(np.random.default_rng(0), (48, 256), "Q4_1").view(np.uint8))
+    packed = packed_weights(kernels, blocks, "Q4_1")
+    hidden, other = draw(16, 256), draw(256, 256).bfloat16()
+    alone = kernels.linear(hidden, packed)
+
+    for _ in range(3):
+        torch.mm(other, other)  # by oneDNN, on tiles where there are some
+
+        assert torch.equal(kernels.linear(hidden, packed), alone)
+
+
 def test_rows_of_zeros_stay_zeros(kernels):
     blocks = torch.from_numpy(random_blocks(np.random.default_rng(0), (48, 256), "Q4_1"))
 
