@@ -163,7 +163,9 @@ class Settings(PullSettings):
         "Ada and Hopper GPUs fp8 (a scale for each row).",
     )
     kv_dtype: str = Field(
-        "auto", description="Type of the cache alone: auto, float32, bfloat16, int8 or fp8."
+        "auto",
+        description="Type of the cache alone: auto, float32, bfloat16, int8 or fp8; on a CPU others than bfloat16 and "
+        "int8 take the reference kernels.",
     )
     cpu_threads: int | None = Field(
         None, description="Threads of the engine; left out: the cores it may use."

@@ -85,7 +85,8 @@ def refuse_impossible(
         if model.deterministic and not is_native:
             raise ConfigError(
                 "deterministic is set, but the reference kernels' products on a CPU depend on how many rows they "
-                "have; take --kernels native, which gives every row the same result always"
+                "have. The native kernels give every row the same result always: ask for no --kernels reference, "
+                "no --dtype and no --kv-dtype but bfloat16 or int8"
             )
         return
     if capability < LEAST_FP8_CAPABILITY:

@@ -92,7 +92,7 @@ class NativeRunner:
         """Hidden states first, then what is asked of them."""
         answers, num_scored = self._answers, step.num_scored
         hidden = self._model.hidden(step.words, step.num_wanted, step.stop)  # [R, E]
-        filling = answers.begin_masks(plan)  # on the cores that the model has left
+        filling = answers.begin_masks(plan)  # after the model, whose threads have the cores
         score_ids = [token_id for chunk in plan.chunks for token_id in chunk.score_ids]
         scored = answers.score(plan, torch.tensor(score_ids), hidden) if num_scored else ()
         bits = None if filling is None else filling.result()

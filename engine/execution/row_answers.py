@@ -43,7 +43,7 @@ class RowAnswers:
         self._masks = masks
 
     def begin_masks(self, plan: StepPlan) -> "Future[Bits] | None":
-        """Have the masks of masked draws found while the model computes; None if there are none."""
+        """Have the masks of masked draws found in the background; None if there are none."""
         masked = [
             chunk.sequence_id for chunk in plan.chunks if chunk.draw is not None and chunk.draw.is_masked
         ]

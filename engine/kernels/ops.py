@@ -188,6 +188,8 @@ def select_native(
         raise ConfigError(f"kernels is 'native', but {obstacle or NOT_BUILT}; use --kernels auto")
     if obstacle is None:
         logger.warning("the reference kernels compute: %s", NOT_BUILT if native is None else NO_VECTORS)
+    elif _obstacle_to_native(device, dtype, "auto") is None:
+        logger.warning("the reference kernels compute, more slowly: %s", obstacle)
     return None
 
 

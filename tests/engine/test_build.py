@@ -51,7 +51,7 @@ def test_a_gguf_file_is_not_quantised_again(tmp_path):
     ("ways", "message"),
     [
         ({"quantization": "fp8"}, "on a CPU take int8 or int4"),
-        ({"deterministic": True}, "take --kernels native"),
+        ({"deterministic": True}, "ask for no --kernels reference"),
     ],
     ids=["fp8", "deterministic"],
 )

@@ -12,7 +12,7 @@ from engine.errors import (
 from engine.request import FinishReason, Request
 from engine.stream import TokenStream
 from tests.support.byte_tokenizer import ByteTokenizer
-from tests.support.children import child_pids
+from tests.support.children import assert_no_more_than, child_pids
 from tests.support.manual_clock import ManualClock
 from tests.support.scripted_command import scripted, scripted_config
 from tests.support.until import WAIT_S
@@ -39,8 +39,9 @@ def play(engine: Engine, act: Callable[[Engine], Awaitable[object]], *, until_re
         finally:
             await engine.stop()
 
+    before = child_pids()
     result = asyncio.run(run())
-    assert child_pids() == []
+    assert_no_more_than(before)
     return result
 
 

@@ -11,7 +11,7 @@ from engine.open_requests import OpenRequests
 from engine.supervisor import EngineState, Supervisor
 from engine.text.detokenizer import ChoiceText, TextRules
 from tests.support.byte_tokenizer import ByteTokenizer
-from tests.support.children import child_pids
+from tests.support.children import assert_no_more_than, child_pids
 from tests.support.manual_clock import ManualClock
 from tests.support.new_request import new_request
 from tests.support.scripted_command import scripted, scripted_config
@@ -73,8 +73,9 @@ def play(scene: Scene, act: Callable[[Scene], Awaitable[object]]) -> object:
                 await asyncio.sleep(0.002)
             await stopping
 
+    before = child_pids()
     result = asyncio.run(run())
-    assert child_pids() == []
+    assert_no_more_than(before)
     return result
 
 

@@ -41,7 +41,7 @@ def test_what_can_be_had_is_let_through(capability, ways):
     ("capability", "ways", "message"),
     [
         (CPU, {"quantization": "fp8"}, "on a CPU take int8 or int4"),
-        (CPU, {"deterministic": True}, "take --kernels native"),
+        (CPU, {"deterministic": True}, "ask for no --kernels reference"),
         (AMPERE, {"quantization": "fp8"}, "has compute capability 8.0; 8.9"),
         (AMPERE, {"kv_dtype": "fp8"}, "take int8"),
         (HOPPER, {"quantization": "fp8", "dtype": torch.float16}, "dtype float16; .* take --dtype bfloat16"),
