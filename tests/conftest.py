@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScheduling
 
 from engine.source import fetch_demo_model
 from server.settings import default_cache_dir
@@ -27,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Only to collect those takes seconds, so they are not where none would run."""
     return True if collection_path == OPENAPI_TESTS and _leaves_out_clients(config) else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScheduling | None:
+    """Tests made from our document have one name for all, of which whole files would run one test alone."""
+    return None if _leaves_out_clients(config) else LoadScheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
