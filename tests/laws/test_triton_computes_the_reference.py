@@ -48,10 +48,7 @@ def place(request):
 @pytest.fixture(
     scope="module",
     params=[
-        "mistral-window",
-        pytest.param("llama-tied", marks=pytest.mark.slow),
-        pytest.param("qwen2-window", marks=pytest.mark.slow),
-        "qwen3",
+        name if name == "mistral-window" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES
     ],
 )
 def checkpoint(request, tmp_path_factory):

@@ -12,6 +12,13 @@ from tests.support.attention_oracle import PagedCase, brute_force_attention, in_
 from tests.support.triton_device import INTERPRETED, placed, skip_elsewhere, wide_attention
 
 WINDOW = 8
+SLOW_HEADS = [(4, 4, 32), (8, 1, 128), (2, 1, 256)]
+HEADS = [
+    (6, 2, 80),
+    (5, 1, 96),
+    (9, 3, 64),
+    *(pytest.param(heads, marks=pytest.mark.slow) for heads in SLOW_HEADS),
+]
 SMALL = BlockSizes(rows=16, keys=16, num_warps=4, num_stages=2)
 
 
@@ -48,9 +55,7 @@ def test_blocks_of_any_size_and_tiles_inside_and_at_the_edges_agree(place, block
     place.close(attend(placed(case, place.device), window), wide_attention(case, window))
 
 
-@pytest.mark.parametrize(
-    "heads", [(4, 4, 32), (6, 2, 80), (5, 1, 96), (8, 1, 128), (9, 3, 64), (2, 1, 256)], ids=str
-)
+@pytest.mark.parametrize("heads", HEADS, ids=str)
 def test_heads_of_any_size_share_key_heads_in_groups(place, heads):
     case = paged_case([(20, 37)], 18, heads=heads, dtype=place.dtype)
 
@@ -146,7 +151,7 @@ def check_chunks(starts, window, block_size, heads):
     INTERPRETED.close(attend(case, window), wide_attention(case, window))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(**CHUNKS)
 def test_any_chunks_are_attended_as_by_the_reference(starts, window, block_size, heads):
     check_chunks(starts, window, block_size, heads)
