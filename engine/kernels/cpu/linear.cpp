@@ -17,6 +17,8 @@ constexpr int MAX_BLOCK_ROWS = 2;  // a vector of 16 lanes takes two registers o
 constexpr int MAX_DENSE_ROWS = 2;
 #endif
 
+constexpr size_t PREFETCH_BYTES = 2048;
+
 // What a few rows of one block need of a panel: two tiles' groups, the rows' codes, and where they are.
 template <int BITS, int SCALES>
 struct Cursor {

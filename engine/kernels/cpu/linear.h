@@ -40,8 +40,6 @@ struct GroupScales {
   }
 };
 
-constexpr size_t PREFETCH_BYTES = 4096;
-
 // Adds the bias to one of a panel's two tiles, and writes the columns that the segment has.
 RS_INLINE void write_outputs(const PanelTask& task, float* output, int side, const Floats& sums) {
   const int first = task.panel * PANEL_OUTPUTS + side * TILE_OUTPUTS;
