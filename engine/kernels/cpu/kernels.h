@@ -20,7 +20,7 @@ struct rs_segment {
   int32_t code_bits;  // 4 or 8; 16 for RS_DENSE_BF16
   int32_t scales;     // an rs_scales
   int32_t centre;     // of RS_CENTRED_F16
-  int32_t exponent;   // from `rs_pack`: weights times 2^exponent make good use of float16
+  int32_t exponent;   // from `rs_pack`: weights times 2^exponent, and scales for their codes, are float16 numbers
   int32_t unused;
 };
 

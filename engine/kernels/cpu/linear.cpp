@@ -183,10 +183,6 @@ void run_affine(const PanelTask& task, const Rows& rows) {
   run_blocks<Affine<BITS, SCALES>>(task, rows);
 }
 
-}  // namespace
-
-void begin_call() {}
-
 void linear_panel(const PanelTask& task, const Rows& rows) {
   const bool is_narrow = task.segment->code_bits == 4;
   switch (task.segment->scales) {
@@ -195,6 +191,14 @@ void linear_panel(const PanelTask& task, const Rows& rows) {
     case RS_AFFINE_F32: return is_narrow ? run_affine<4, RS_AFFINE_F32>(task, rows) : run_affine<8, RS_AFFINE_F32>(task, rows);
     default: return run_blocks<Dense>(task, rows);
   }
+}
+
+}  // namespace
+
+void begin_call() {}
+
+void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
+  for (int index = 0; index < num_tasks; ++index) linear_panel(tasks[index], rows);
 }
 
 }  // namespace RS_LEVEL

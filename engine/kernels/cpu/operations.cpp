@@ -5,7 +5,6 @@
 namespace {
 
 constexpr int ROWS_PER_TASK = 4;  // of the cheap operations, some hundred nanoseconds a row
-constexpr int TASKS_PER_THREAD = 8;
 
 int num_pieces(int count, int size) { return (count + size - 1) / size; }
 
@@ -19,39 +18,44 @@ void for_rows(rs_context& context, int num_rows, const Body& body) {
 
 size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<size_t>(width); }
 
-// Panels of all segments, counted through, and the row blocks of each.
-struct PanelGrid {
-  int num_panels = 0;
-  int panels_per_task;
-  int num_column_tasks;
-  int num_row_tasks;
-
-  PanelGrid(int panels, int num_rows, int max_rows, int num_threads) : num_panels(panels) {
-    panels_per_task = std::max(1, panels / (TASKS_PER_THREAD * num_threads));
-    num_column_tasks = num_pieces(panels, panels_per_task);
-    num_row_tasks = num_pieces(num_rows, max_rows);
-  }
-
-  int num_tasks() const { return num_column_tasks * num_row_tasks; }
-};
-
-// Calls body(panel, first_row, num_rows, thread) for every panel and block of rows.
+// Calls body(first_panel, num_panels, first_row, num_rows, thread) for all panels and blocks of rows, at most
+// `most_panels` at a time.
 template <class Body>
-void for_panels(rs_context& context, int panels, int num_rows, const Body& body) {
+void for_panels(rs_context& context, int panels, int num_rows, int most_panels, const Body& body) {
   const int max_rows = context.level.max_panel_rows;
-  const PanelGrid grid(panels, num_rows, max_rows, context.pool.num_threads());
-  context.pool.parallel(grid.num_tasks(), [&](int task, int thread) {
-    const int first_row = task / grid.num_column_tasks * max_rows;
-    const int first_panel = task % grid.num_column_tasks * grid.panels_per_task;
-    const int last_panel = std::min(panels, first_panel + grid.panels_per_task);
-    for (int panel = first_panel; panel < last_panel; ++panel)
-      body(panel, first_row, std::min(max_rows, num_rows - first_row), thread);
+  context.pool.parallel_runs(panels * num_pieces(num_rows, max_rows), most_panels, [&](int first, int end, int thread) {
+    while (first < end) {
+      const int first_panel = first % panels, count = std::min(end - first, panels - first_panel);
+      const int first_row = first / panels * max_rows;
+      body(first_panel, count, first_row, std::min(max_rows, num_rows - first_row), thread);
+      first += count;
+    }
   });
 }
 
 const float* segment_bias(const rs_linear& linear, int first_output) {
   return linear.bias ? linear.bias + first_output : nullptr;
 }
+
+const uint8_t* packed_panel(const rs_segment& segment, int in_size, int panel) {
+  return segment.tiles + 2 * tile_bytes(segment, in_size) * static_cast<size_t>(panel);
+}
+
+// A panel counted through all segments.
+struct PanelOfLinear {
+  const rs_segment* segment;
+  int panel;  // of the segment
+  int first_output = 0;  // of the segment
+
+  PanelOfLinear(const rs_linear& linear, int index) : segment(linear.segments), panel(index) {
+    for (; panel >= num_panels(segment->out_size); ++segment) {
+      panel -= num_panels(segment->out_size);
+      first_output += segment->out_size;
+    }
+  }
+
+  const uint8_t* packed(int in_size) const { return packed_panel(*segment, in_size, panel); }
+};
 
 }  // namespace
 
@@ -91,17 +95,16 @@ void norm_rows(rs_context& context, const float* hidden, const float* residual, 
 void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output) {
   int panels = 0;
   for (int s = 0; s < linear.num_segments; ++s) panels += num_panels(linear.segments[s].out_size);
-  for_panels(context, panels, num_rows, [&](int panel, int first_row, int count, int thread) {
-    int s = 0, first_output = 0;
-    for (; panel >= num_panels(linear.segments[s].out_size); ++s) {
-      panel -= num_panels(linear.segments[s].out_size);
-      first_output += linear.segments[s].out_size;
-    }
-    float* place = output + at(first_row, linear.out_size) + first_output + panel * PANEL_OUTPUTS;
+  for_panels(context, panels, num_rows, MAX_PANELS_AT_ONCE, [&](int first_panel, int num_panels_, int first_row, int count, int thread) {
     uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
-    context.level.linear_panel({&linear.segments[s], segment_bias(linear, first_output), linear.in_size, panel,
-                                first_row, count, place, linear.out_size, scratch},
-                               rows);
+    float* place = output + at(first_row, linear.out_size);
+    PanelTask tasks[MAX_PANELS_AT_ONCE];
+    for (int index = 0; index < num_panels_; ++index) {
+      const PanelOfLinear panel(linear, first_panel + index), next(linear, std::min(first_panel + index + num_panels_, panels - 1));
+      tasks[index] = {panel.segment, segment_bias(linear, panel.first_output), linear.in_size, panel.panel, first_row, count,
+                      place + panel.first_output + panel.panel * PANEL_OUTPUTS, linear.out_size, scratch, next.packed(linear.in_size)};
+    }
+    context.level.linear_panels(tasks, num_panels_, rows);
   });
 }
 
@@ -110,19 +113,22 @@ void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows,
   prepared.reserve(next, num_rows, context.level);
   const int ffn_size = gate_up.segments[0].out_size;
   const size_t part_size = at(std::min(num_rows, context.level.max_panel_rows), PANEL_OUTPUTS);
-  for_panels(context, num_panels(ffn_size), num_rows, [&](int panel, int first_row, int count, int thread) {
+  const int panels = num_panels(ffn_size);
+  for_panels(context, panels, num_rows, 1, [&](int panel, int, int first_row, int count, int thread) {
     uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
-    float* gate = reinterpret_cast<float*>(scratch);
-    float* up = gate + part_size;
+    float* parts[2] = {reinterpret_cast<float*>(scratch), reinterpret_cast<float*>(scratch) + part_size};
     scratch += part_size * 2 * sizeof(float);
-    for (int s = 0; s < 2; ++s)
-      context.level.linear_panel({&gate_up.segments[s], segment_bias(gate_up, s * ffn_size), gate_up.in_size, panel,
-                                  first_row, count, s == 0 ? gate : up, PANEL_OUTPUTS, scratch},
-                                 rows);
+    PanelTask tasks[2];
+    for (int s = 0; s < 2; ++s) {
+      const rs_segment& segment = gate_up.segments[s];
+      tasks[s] = {&segment, segment_bias(gate_up, s * ffn_size), gate_up.in_size, panel, first_row, count, parts[s],
+                  PANEL_OUTPUTS, scratch, packed_panel(segment, gate_up.in_size, std::min(panel + 1, panels - 1))};
+    }
+    context.level.linear_panels(tasks, 2, rows);
     const int width = std::min(PANEL_OUTPUTS, ffn_size - panel * PANEL_OUTPUTS);
     for (int row = 0; row < count; ++row) {
-      float* gated = gate + at(row, PANEL_OUTPUTS);
-      context.level.silu_mul(gated, up + at(row, PANEL_OUTPUTS), width, gated);
+      float* gated = parts[0] + at(row, PANEL_OUTPUTS);
+      context.level.silu_mul(gated, parts[1] + at(row, PANEL_OUTPUTS), width, gated);
       context.level.prepare(prepared.rows, first_row + row, panel, gated, width);
     }
   });

@@ -195,27 +195,37 @@ void pack_dense_row(int in_size, int32_t source, const uint8_t* row, int lane, u
   }
 }
 
-// A bound of a group's weights.
-float reach(const rs_segment& segment, const Group& group) {
-  const int last = (1 << segment.code_bits) - 1;
-  if (segment.scales == RS_CENTRED_F16) return std::fabs(group.d) * static_cast<float>(std::max(segment.centre, last - segment.centre));
-  return std::fabs(group.d) * static_cast<float>(last) + std::fabs(group.m);
-}
+// The largest scale of a segment, and a bound of its weights.
+struct Reach {
+  float scale = 0.0f, weight = 0.0f;
 
-// Returns a bound of the row's weights.
-float pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
-  float top = 0.0f;
+  void include(const rs_segment& segment, const Group& group) {
+    const int last = (1 << segment.code_bits) - 1;
+    const float d = std::fabs(group.d);
+    scale = std::max(scale, d);
+    if (segment.scales == RS_CENTRED_F16)
+      weight = std::max(weight, d * static_cast<float>(std::max(segment.centre, last - segment.centre)));
+    else
+      weight = std::max(weight, d * static_cast<float>(last) + std::fabs(group.m));
+  }
+
+  // Takes weights, and scales for their codes, below 2^15. Zero where a scale is no number, for then nothing helps.
+  int32_t exponent(int code_bits) const {
+    if (weight == 0.0f || !std::isfinite(weight)) return 0;
+    const int of_weight = 14 - std::ilogb(weight);
+    const int of_scale = scale > 0.0f ? 14 - std::ilogb(scale) - code_exponent(code_bits) : of_weight;
+    return std::clamp(std::min(of_weight, of_scale), -60, 60);
+  }
+};
+
+void pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile, Reach& reach) {
   for (int index = 0; index < num_groups(in_size); ++index) {
     Group group;
     read_group(source, row, index, group);
     write_group(segment, group, lane, tile + group_bytes(segment) * static_cast<size_t>(index));
-    top = std::max(top, reach(segment, group));
+    reach.include(segment, group);
   }
-  return top;
 }
-
-// What takes weights below `top` to some 2^15, with a power that float16 has itself.
-int32_t exponent_for(float top) { return top > 0.0f && std::isfinite(top) ? std::clamp(14 - std::ilogb(top), -14, 15) : 0; }
 
 // Where a group's input stands in bfloat16 tiles.
 int place_of(int input) {
@@ -253,7 +263,7 @@ int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, cons
                 const int32_t* row_order) {
   uint8_t* tiles = const_cast<uint8_t*>(segment->tiles);
   memset(tiles, 0, static_cast<size_t>(rs_segment_bytes(segment, in_size)));
-  float top = 0.0f;
+  Reach reach;
   for (int output = 0; output < segment->out_size; ++output) {
     const int64_t from = row_order ? row_order[output] : output;
     const uint8_t* row = static_cast<const uint8_t*>(rows) + from * row_bytes;
@@ -261,9 +271,9 @@ int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, cons
     if (segment->scales == RS_DENSE_BF16)
       pack_dense_row(in_size, source, row, output % TILE_OUTPUTS, tile);
     else
-      top = std::max(top, pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile));
+      pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile, reach);
   }
-  return exponent_for(top);
+  return reach.exponent(segment->code_bits);
 }
 
 void rs_unpack_row(const rs_segment* segment, int32_t in_size, int32_t row, float* values) {
