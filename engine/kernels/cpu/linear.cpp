@@ -29,9 +29,9 @@ struct Cursor {
   size_t place;
 
   Cursor(const PanelTask& task, const Rows& rows, int row) {
-    const size_t num_groups = static_cast<size_t>(rows.num_groups);
-    packed[0] = task.segment->tiles + STRIDE * num_groups * 2 * static_cast<size_t>(task.panel);
-    packed[1] = packed[0] + STRIDE * num_groups;
+    const size_t tile_bytes = head_bytes(SCALES) + STRIDE * static_cast<size_t>(rows.num_groups);
+    packed[0] = task.segment->tiles + tile_bytes * 2 * static_cast<size_t>(task.panel) + head_bytes(SCALES);
+    packed[1] = packed[0] + tile_bytes;
     place = rows.place(row, 0);
     codes = rows.codes + place * CODE_BYTES;
     block_rows = static_cast<size_t>(rows.block_rows);

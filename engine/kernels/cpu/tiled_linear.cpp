@@ -7,6 +7,8 @@
 // Tried before: 8-bit products with the sums scaled group by group in vector registers. It rounds
 // less, and takes some 2.7 times as long for 512 rows: while a tile is stored, which takes as long as a
 // product, the vector units stand still.
+#include <algorithm>
+
 #include "linear.h"
 #include "tiles.h"
 
@@ -18,50 +20,46 @@ namespace {
 constexpr size_t TILE_BYTES = 1024;
 constexpr size_t PREFETCH_BYTES = 4096;
 
-float power_of_two(int exponent) {
-  const uint32_t bits = static_cast<uint32_t>(exponent + 127) << 23;
-  return load<float>(&bits);
-}
-
-// What a sum is to be multiplied with: see Unpacker and TILED_INPUT_FACTOR.
-float factor_of(const rs_segment& segment) {
-  return power_of_two((segment.scales == RS_DENSE_BF16 ? 0 : 112 - segment.exponent) - 64);
-}
-static_assert(TILED_INPUT_FACTOR == 0x1p64f);
-
-// A group of 32 inputs of a packed tile, to bfloat16: weights times 2^(exponent - 112). Codes are taken as they
-// stand in 16-bit words for float16, which makes them subnormal numbers, as fast as others; `rs_pack` chose the
-// exponent such that d makes up for that. Products d * u + m are rounded to float16, and from there a shift by three
-// bits, rounded, leads to bfloat16: its bias is larger by 112. What is subnormal counts as zero.
+// A group of 32 inputs of a packed tile, to bfloat16: weights times 2^(e - 112), with an exponent e for each output.
+// Codes are taken as they stand in 16-bit words for float16, which makes them subnormal numbers, as fast as others;
+// `rs_pack` chose e such that d makes up for that. Products d * u + m are rounded to float16, and from there a shift
+// by three bits, rounded, leads to bfloat16: its bias is larger by 112. What is subnormal counts as zero.
 template <int BITS, int SCALES>
 class Unpacker {
  public:
-  static constexpr size_t STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
+  static constexpr size_t HEAD = head_bytes(SCALES), STRIDE = code_bytes(BITS) + scale_bytes(SCALES);
 
-  explicit Unpacker(const rs_segment& segment)
-      : d_factor_(_mm512_set1_ps(power_of_two(segment.exponent + code_exponent(BITS)))),
-        m_factor_(_mm512_set1_ps(power_of_two(segment.exponent))),
-        d_exponent_(_mm512_set1_ph(static_cast<_Float16>(segment.exponent + code_exponent(BITS)))),
-        m_exponent_(_mm512_set1_ph(static_cast<_Float16>(segment.exponent))),
-        minus_centre_(_mm512_set1_ph(static_cast<_Float16>(static_cast<float>(-segment.centre) * power_of_two(-code_exponent(BITS))))) {
+  Unpacker(const rs_segment& segment, const uint8_t* tile)
+      : exponents_(_mm512_loadu_ps(tile)),
+        minus_centre_(_mm512_set1_ph(static_cast<_Float16>(static_cast<float>(-segment.centre) / static_cast<float>(1 << code_exponent(BITS))))) {
     const Words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     twice_ = (__m512i)(lane << 16 | lane);
     twice_m_ = (__m512i)(lane << 16 | lane | 0x00100010);
+    const __m512 of_codes = _mm512_add_ps(exponents_, _mm512_set1_ps(code_exponent(BITS)));
+    d_factors_ = _mm512_scalef_ps(_mm512_set1_ps(1.0f), of_codes);
+    m_factors_ = _mm512_scalef_ps(_mm512_set1_ps(1.0f), exponents_);
+    d_exponents_ = in_both_halves(of_codes);
+    m_exponents_ = in_both_halves(exponents_);
+  }
+
+  // What sums are to be multiplied with.
+  RS_INLINE Floats factors() const {
+    return (Floats)_mm512_scalef_ps(_mm512_set1_ps(1.0f / TILED_INPUT_FACTOR), _mm512_sub_ps(_mm512_set1_ps(112.0f), exponents_));
   }
 
   RS_INLINE void unpack(const uint8_t* packed, uint8_t* tile) const {
     const uint8_t* scales = packed + code_bytes(BITS);
     __m512h d, m;
     if constexpr (SCALES == RS_AFFINE_F32) {
-      d = widened(scales, d_factor_);
-      m = widened(scales + 64, m_factor_);
+      d = widened(scales, d_factors_);
+      m = widened(scales + 64, m_factors_);
     } else if constexpr (SCALES == RS_AFFINE_F16) {
       const __m512i both = _mm512_loadu_si512(scales);
-      d = _mm512_scalef_ph((__m512h)_mm512_permutexvar_epi16(twice_, both), d_exponent_);
-      m = _mm512_scalef_ph((__m512h)_mm512_permutexvar_epi16(twice_m_, both), m_exponent_);
+      d = _mm512_scalef_ph((__m512h)_mm512_permutexvar_epi16(twice_, both), d_exponents_);
+      m = _mm512_scalef_ph((__m512h)_mm512_permutexvar_epi16(twice_m_, both), m_exponents_);
     } else {
       const __m512i own = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)scales));
-      d = _mm512_scalef_ph((__m512h)_mm512_permutexvar_epi16(twice_, own), d_exponent_);
+      d = _mm512_scalef_ph((__m512h)_mm512_permutexvar_epi16(twice_, own), d_exponents_);
       m = _mm512_mul_ph(d, minus_centre_);
     }
     unpack_codes(packed, tile, d, m);
@@ -88,9 +86,14 @@ class Unpacker {
     }
   }
 
-  RS_INLINE __m512h widened(const uint8_t* scales, __m512 factor) const {
-    const __m256i halves = _mm512_cvtps_ph(_mm512_mul_ps(_mm512_loadu_ps(scales), factor), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  // Sixteen numbers as float16, each for an output's two inputs.
+  RS_INLINE __m512h in_both_halves(__m512 numbers) const {
+    const __m256i halves = _mm512_cvtps_ph(numbers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return (__m512h)_mm512_permutexvar_epi16(twice_, _mm512_castsi256_si512(halves));
+  }
+
+  RS_INLINE __m512h widened(const uint8_t* scales, __m512 factors) const {
+    return in_both_halves(_mm512_mul_ps(_mm512_loadu_ps(scales), factors));
   }
 
   static RS_INLINE void store_row(uint8_t* tile, int row, __m512i codes, __m512h d, __m512h m) {
@@ -101,14 +104,15 @@ class Unpacker {
   }
 
   __m512i twice_, twice_m_;
-  __m512 d_factor_, m_factor_;
-  __m512h d_exponent_, m_exponent_, minus_centre_;
+  __m512 exponents_, d_factors_, m_factors_;
+  __m512h d_exponents_, m_exponents_, minus_centre_;
 };
 
 // Dense weights are packed as a tile takes them.
 struct Copier {
-  static constexpr size_t STRIDE = TILE_BYTES;
-  explicit Copier(const rs_segment&) {}
+  static constexpr size_t HEAD = 0, STRIDE = TILE_BYTES;
+  Copier(const rs_segment&, const uint8_t*) {}
+  RS_INLINE Floats factors() const { return splat(1.0f / TILED_INPUT_FACTOR); }
   RS_INLINE void unpack(const uint8_t* packed, uint8_t* tile) const {
 #pragma GCC unroll 16
     for (int row = 0; row < TILE_ROWS; ++row) _mm512_store_si512(tile + 64 * row, _mm512_loadu_si512(packed + 64 * row));
@@ -138,17 +142,26 @@ void shape_tiles(int num_rows) {
   rows_of_linears = num_rows;
 }
 
+// One of a panel's two tiles.
+template <class Weights>
+struct Strip {
+  static size_t bytes(int num_groups) { return Weights::HEAD + Weights::STRIDE * static_cast<size_t>(num_groups); }
+
+  Strip(const PanelTask& task, int num_groups, int side)
+      : tile(task.segment->tiles + bytes(num_groups) * static_cast<size_t>(2 * task.panel + side)), groups(tile + Weights::HEAD),
+        ahead(task.ahead + bytes(num_groups) * static_cast<size_t>(side)), weights(*task.segment, tile) {}
+
+  const uint8_t *tile, *groups, *ahead;
+  Weights weights;
+};
+
 template <class Weights>
 class TiledPanel {
  public:
   TiledPanel(const PanelTask& task, const Rows& rows)
-      : task_(task), rows_(rows), scratch_(*reinterpret_cast<TiledScratch*>(task.scratch)), weights_(*task.segment),
-        num_blocks_((task.num_rows + TILE_ROWS - 1) / TILE_ROWS), group_halves_(static_cast<size_t>(rows.block_rows) * GROUP),
-        factor_(factor_of(*task.segment)) {
-    const size_t tile_bytes = Weights::STRIDE * static_cast<size_t>(rows.num_groups);
-    packed_[0] = task.segment->tiles + tile_bytes * 2 * static_cast<size_t>(task.panel);
-    packed_[1] = packed_[0] + tile_bytes;
-  }
+      : task_(task), rows_(rows), scratch_(*reinterpret_cast<TiledScratch*>(task.scratch)),
+        strips_{{task, rows.num_groups, 0}, {task, rows.num_groups, 1}},
+        num_blocks_((task.num_rows + TILE_ROWS - 1) / TILE_ROWS), group_halves_(static_cast<size_t>(rows.block_rows) * GROUP) {}
 
   void run() {
     shape_tiles(TILE_ROWS);
@@ -163,15 +176,16 @@ class TiledPanel {
   const uint16_t* inputs(int block, int group) const { return rows_.dense + rows_.place(task_.first_row + block * TILE_ROWS, group) * GROUP; }
 
   RS_INLINE void unpack(const Weights& weights, int side, int group, uint8_t* tile) const {
-    const uint8_t* packed = packed_[side] + Weights::STRIDE * static_cast<size_t>(group);
+    const uint8_t* packed = strips_[side].groups + Weights::STRIDE * static_cast<size_t>(group);
     for (size_t line = 0; line < Weights::STRIDE; line += 64) __builtin_prefetch(packed + PREFETCH_BYTES + line);
     weights.unpack(packed, tile);
   }
 
   void multiply_span(int first, int last) {
-    const Weights weights = weights_;
-    for (int side = 0; side < 2; ++side)
+    for (int side = 0; side < 2; ++side) {
+      const Weights weights = strips_[side].weights;  // a copy, which no store can change
       for (int group = first; group < last; ++group) unpack(weights, side, group, scratch_.weights[group - first][side]);
+    }
     settle_memory(&scratch_);
     int block = 0;
     for (; block + 1 < num_blocks_; block += 2) multiply_pair(block, first, last);
@@ -235,17 +249,15 @@ class TiledPanel {
     for (int row = 0; row < task_.num_rows; ++row)
       for (int side = 0; side < 2; ++side)
         write_outputs(task_, task_.output + task_.output_stride * row, side,
-                      load<Floats>(scratch_.sums[row / TILE_ROWS][side][row % TILE_ROWS]) * splat(factor_));
+                      load<Floats>(scratch_.sums[row / TILE_ROWS][side][row % TILE_ROWS]) * strips_[side].weights.factors());
   }
 
   const PanelTask& task_;
   const Rows& rows_;
   TiledScratch& scratch_;
-  const Weights weights_;
+  const Strip<Weights> strips_[2];
   const int num_blocks_;
   const size_t group_halves_;  // from a block's group to its next one
-  const float factor_;
-  const uint8_t* packed_[2];
 };
 
 // One block of rows, for the strips of one panel or two: weights come from as many places at once, which
@@ -260,14 +272,8 @@ class FewRows {
 
   void run() {
     const int num_groups = rows_.num_groups;
-    const size_t tile_bytes = Weights::STRIDE * static_cast<size_t>(num_groups);
-    const Weights first(*tasks_[0].segment), last(*tasks_[NUM_TASKS - 1].segment);
-    const uint8_t *packed[NUM_STRIPS], *ahead[NUM_STRIPS];
-    for (int strip = 0; strip < NUM_STRIPS; ++strip) {
-      const PanelTask& task = tasks_[strip / 2];
-      packed[strip] = task.segment->tiles + tile_bytes * (2 * static_cast<size_t>(task.panel) + static_cast<size_t>(strip % 2));
-      ahead[strip] = task.ahead + tile_bytes * static_cast<size_t>(strip % 2);
-    }
+    const auto strip_at = [&](int strip) { return Strip<Weights>(tasks_[std::min(strip / 2, NUM_TASKS - 1)], num_groups, strip % 2); };
+    const Strip<Weights> strips[4] = {strip_at(0), strip_at(1), strip_at(2), strip_at(3)};
     const uint16_t* inputs = rows_.dense + rows_.place(tasks_->first_row, 0) * GROUP;
     const size_t group_halves = static_cast<size_t>(rows_.block_rows) * GROUP;
     shape_tiles(tasks_->num_rows);
@@ -276,9 +282,9 @@ class FewRows {
       const size_t place = Weights::STRIDE * static_cast<size_t>(group);
 #pragma GCC unroll 4
       for (int strip = 0; strip < NUM_STRIPS; ++strip) {
-#pragma GCC unroll 8
-        for (size_t line = 0; line < Weights::STRIDE; line += 64) __builtin_prefetch(ahead[strip] + place + line);
-        (strip < 2 ? first : last).unpack(packed[strip] + place, scratch_.ring[strip]);
+#pragma GCC unroll 16
+        for (size_t line = 0; line < Weights::STRIDE; line += 64) __builtin_prefetch(strips[strip].ahead + place + line);
+        strips[strip].weights.unpack(strips[strip].groups + place, scratch_.ring[strip]);
         settle_memory(&scratch_);
         if (strip == NUM_STRIPS - 1) {
           _tile_loadd(0, inputs + group_halves * static_cast<size_t>(group), 64);
@@ -289,7 +295,7 @@ class FewRows {
       }
     }
     for (int strip = 1; strip < NUM_STRIPS; ++strip) multiply(strip);
-    write();
+    write(strips);
   }
 
  private:
@@ -312,7 +318,7 @@ class FewRows {
     }
   }
 
-  void write() {
+  void write(const Strip<Weights>* strips) {
     _tile_stored(4, scratch_.sums[0][0], 64);
     _tile_stored(5, scratch_.sums[0][1], 64);
     if constexpr (NUM_TASKS == 2) {
@@ -320,13 +326,12 @@ class FewRows {
       _tile_stored(7, scratch_.sums[1][1], 64);
     }
     settle_memory(&scratch_);
-    for (int strip = 0; strip < NUM_STRIPS; ++strip) write_strip(tasks_[strip / 2], strip % 2, scratch_.sums[strip / 2][strip % 2]);
-  }
-
-  static void write_strip(const PanelTask& task, int side, const float (&sums)[TILE_ROWS][TILE_OUTPUTS]) {
-    const Floats factor = splat(factor_of(*task.segment));
-    for (int row = 0; row < task.num_rows; ++row)
-      write_outputs(task, task.output + task.output_stride * row, side, load<Floats>(sums[row]) * factor);
+    for (int strip = 0; strip < NUM_STRIPS; ++strip) {
+      const PanelTask& task = tasks_[strip / 2];
+      for (int row = 0; row < task.num_rows; ++row)
+        write_outputs(task, task.output + task.output_stride * row, strip % 2,
+                      load<Floats>(scratch_.sums[strip / 2][strip % 2][row]) * strips[strip].weights.factors());
+    }
   }
 
   const PanelTask* tasks_;
