@@ -1,6 +1,7 @@
 #include "operations.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace {
 
@@ -33,29 +34,62 @@ void for_panels(rs_context& context, int panels, int num_rows, int most_panels, 
   });
 }
 
-const float* segment_bias(const rs_linear& linear, int first_output) {
-  return linear.bias ? linear.bias + first_output : nullptr;
-}
-
-const uint8_t* packed_panel(const rs_segment& segment, int in_size, int panel) {
-  return segment.tiles + 2 * tile_bytes(segment, in_size) * static_cast<size_t>(panel);
-}
-
-// A panel counted through all segments.
-struct PanelOfLinear {
+// A panel of some segment, and the segment's place among the outputs.
+struct Panel {
   const rs_segment* segment;
-  int panel;  // of the segment
-  int first_output = 0;  // of the segment
+  int panel = 0;
+  int first_output = 0;
+};
 
-  PanelOfLinear(const rs_linear& linear, int index) : segment(linear.segments), panel(index) {
-    for (; panel >= num_panels(segment->out_size); ++segment) {
-      panel -= num_panels(segment->out_size);
-      first_output += segment->out_size;
-    }
+// The panels of a linear in the order in which they are read: those of its segments one after another or, of a
+// projection with gate and up, in turn. A thread takes `tasks` of one panel or, of the latter, of two.
+class Reading {
+ public:
+  Reading(const rs_linear& linear, bool is_gated) : linear_(linear), panels_per_task_(is_gated ? 2 : 1) {
+    for (int s = 0; s < linear.num_segments; ++s) num_panels_ += num_panels(linear.segments[s].out_size);
   }
 
-  const uint8_t* packed(int in_size) const { return packed_panel(*segment, in_size, panel); }
+  int num_tasks() const { return num_panels_ / panels_per_task_; }
+
+  Panel panel(int index) const {
+    Panel place{linear_.segments, index};
+    if (panels_per_task_ == 2) return {place.segment + index % 2, index / 2, index % 2 * place.segment->out_size};
+    for (; place.panel >= num_panels(place.segment->out_size); ++place.segment) {
+      place.panel -= num_panels(place.segment->out_size);
+      place.first_output += place.segment->out_size;
+    }
+    return place;
+  }
+
+  const uint8_t* packed(int index) const {
+    const Panel place = panel(std::min(index, num_panels_ - 1));
+    return place.segment->tiles + 2 * tile_bytes(*place.segment, linear_.in_size) * static_cast<size_t>(place.panel);
+  }
+
+  // What the thread that reads a run of `count` panels will read after panel `index` of them: the next run of its
+  // share, or the first of its share of `next`.
+  const uint8_t* ahead(const ThreadPool& pool, const Reading* next, int thread, int index, int count) const {
+    const int end = pool.first_of_share(thread + 1, num_tasks()) * panels_per_task_;
+    if (index + count < end || !next) return packed(index + count);
+    return next->packed(pool.first_of_share(thread, next->num_tasks()) * next->panels_per_task_ + index + count - end);
+  }
+
+  // A panel for some rows, without its output.
+  PanelTask task(int index, int first_row, int num_rows) const {
+    const Panel place = panel(index);
+    return {place.segment, linear_.bias ? linear_.bias + place.first_output : nullptr, linear_.in_size, place.panel, first_row, num_rows,
+            nullptr, 0, nullptr, nullptr};
+  }
+
+ private:
+  const rs_linear& linear_;
+  const int panels_per_task_;
+  int num_panels_ = 0;
 };
+
+std::optional<Reading> reading_of(const NextLinear& next) {
+  return next.linear ? std::optional<Reading>(std::in_place, *next.linear, next.is_gated) : std::nullopt;
+}
 
 }  // namespace
 
@@ -92,41 +126,43 @@ void norm_rows(rs_context& context, const float* hidden, const float* residual, 
   });
 }
 
-void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output) {
-  int panels = 0;
-  for (int s = 0; s < linear.num_segments; ++s) panels += num_panels(linear.segments[s].out_size);
-  for_panels(context, panels, num_rows, MAX_PANELS_AT_ONCE, [&](int first_panel, int num_panels_, int first_row, int count, int thread) {
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
-    float* place = output + at(first_row, linear.out_size);
+void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output, const NextLinear& next) {
+  const Reading reading(linear, false);
+  const std::optional<Reading> then = reading_of(next);
+  for_panels(context, reading.num_tasks(), num_rows, MAX_PANELS_AT_ONCE, [&](int first, int count, int first_row, int row_count, int thread) {
     PanelTask tasks[MAX_PANELS_AT_ONCE];
-    for (int index = 0; index < num_panels_; ++index) {
-      const PanelOfLinear panel(linear, first_panel + index), next(linear, std::min(first_panel + index + num_panels_, panels - 1));
-      tasks[index] = {panel.segment, segment_bias(linear, panel.first_output), linear.in_size, panel.panel, first_row, count,
-                      place + panel.first_output + panel.panel * PANEL_OUTPUTS, linear.out_size, scratch, next.packed(linear.in_size)};
+    for (int index = 0; index < count; ++index) {
+      const Panel place = reading.panel(first + index);
+      PanelTask& task = tasks[index] = reading.task(first + index, first_row, row_count);
+      task.output = output + at(first_row, linear.out_size) + place.first_output + place.panel * PANEL_OUTPUTS;
+      task.output_stride = linear.out_size;
+      task.scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
+      task.ahead = reading.ahead(context.pool, then ? &*then : nullptr, thread, first + index, count);
     }
-    context.level.linear_panels(tasks, num_panels_, rows);
+    context.level.linear_panels(tasks, count, rows);
   });
 }
 
 void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows, int num_rows, const rs_linear& next,
                 PreparedRows& prepared) {
   prepared.reserve(next, num_rows, context.level);
+  const Reading reading(gate_up, true), then(next, false);
   const int ffn_size = gate_up.segments[0].out_size;
   const size_t part_size = at(std::min(num_rows, context.level.max_panel_rows), PANEL_OUTPUTS);
-  const int panels = num_panels(ffn_size);
-  for_panels(context, panels, num_rows, 1, [&](int panel, int, int first_row, int count, int thread) {
+  for_panels(context, reading.num_tasks(), num_rows, 1, [&](int panel, int, int first_row, int row_count, int thread) {
     uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
-    float* parts[2] = {reinterpret_cast<float*>(scratch), reinterpret_cast<float*>(scratch) + part_size};
-    scratch += part_size * 2 * sizeof(float);
+    float* const parts[2] = {reinterpret_cast<float*>(scratch), reinterpret_cast<float*>(scratch) + part_size};
     PanelTask tasks[2];
     for (int s = 0; s < 2; ++s) {
-      const rs_segment& segment = gate_up.segments[s];
-      tasks[s] = {&segment, segment_bias(gate_up, s * ffn_size), gate_up.in_size, panel, first_row, count, parts[s],
-                  PANEL_OUTPUTS, scratch, packed_panel(segment, gate_up.in_size, std::min(panel + 1, panels - 1))};
+      PanelTask& task = tasks[s] = reading.task(2 * panel + s, first_row, row_count);
+      task.output = parts[s];
+      task.output_stride = PANEL_OUTPUTS;
+      task.scratch = scratch + part_size * 2 * sizeof(float);
+      task.ahead = reading.ahead(context.pool, &then, thread, 2 * panel + s, 2);
     }
     context.level.linear_panels(tasks, 2, rows);
     const int width = std::min(PANEL_OUTPUTS, ffn_size - panel * PANEL_OUTPUTS);
-    for (int row = 0; row < count; ++row) {
+    for (int row = 0; row < row_count; ++row) {
       float* gated = parts[0] + at(row, PANEL_OUTPUTS);
       context.level.silu_mul(gated, parts[1] + at(row, PANEL_OUTPUTS), width, gated);
       context.level.prepare(prepared.rows, first_row + row, panel, gated, width);

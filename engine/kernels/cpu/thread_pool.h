@@ -31,11 +31,9 @@ class ThreadPool {
         num_tasks, longest);
   }
 
-  // Where the share of `task` ends.
-  int end_of_share(int task, int num_tasks) const {
-    int thread = 1;
-    while (task >= first_of_share(thread, num_tasks)) ++thread;
-    return first_of_share(thread, num_tasks);
+  // The first task of a thread's own share; of one behind the last thread, their number.
+  int first_of_share(int thread, int num_tasks) const {
+    return static_cast<int>(static_cast<int64_t>(num_tasks) * thread / num_threads());
   }
 
   // While one of these lives, workers wait for the next tasks in a short spin instead of sleeping. They nest.
@@ -62,10 +60,6 @@ class ThreadPool {
   struct alignas(64) Share {
     std::atomic<Left> left{};
   };
-
-  int first_of_share(int thread, int num_tasks) const {
-    return static_cast<int>(static_cast<int64_t>(num_tasks) * thread / num_threads());
-  }
 
   void run(const Work& work, int num_tasks, int longest);
   void wake();
