@@ -19,7 +19,6 @@ void attention(const Step& step, const rs_layer& layer, const rs_cache& cache) {
   const rs_model& model = step.model;
   const rs_heads heads{model.num_heads, model.num_kv_heads, model.head_size, layer.window};
   const int num_rows = step.batch.num_tokens;
-  prepare_rows(step.context, *layer.qkv, step.hidden, num_rows, step.context.inputs);
   linear_rows(step.context, *layer.qkv, step.context.inputs.rows, num_rows, step.heads, {layer.output});
   rotate_and_write_rows(step.context, heads, step.batch, cache, &layer, model.norm_eps, step.heads);
   attend_rows(step.context, heads, step.batch, cache, step.heads, layer.qkv->out_size, step.attended);
@@ -29,14 +28,14 @@ void attention(const Step& step, const rs_layer& layer, const rs_cache& cache) {
 
 void feed_forward(const Step& step, const rs_layer& layer, const NextLinear& next) {
   const int num_rows = step.batch.num_tokens;
-  prepare_rows(step.context, *layer.gate_up, step.hidden, num_rows, step.context.inputs);
   gated_rows(step.context, *layer.gate_up, step.context.inputs.rows, num_rows, *layer.down, step.context.gated);
   linear_rows(step.context, *layer.down, step.context.gated.rows, num_rows, step.hidden, next);
 }
 
-void add_and_norm(const Step& step, const float* weight, bool is_first) {
-  norm_rows(step.context, step.hidden, is_first ? nullptr : step.residual, weight, step.model.norm_eps,
-            step.batch.num_tokens, step.model.model_size, step.hidden, step.residual);
+// The norm of a sub-layer's inputs, prepared for its first linear.
+void add_and_norm(const Step& step, const float* weight, bool is_first, const rs_linear& linear) {
+  norm_and_prepare_rows(step.context, step.hidden, is_first ? nullptr : step.residual, weight, step.model.norm_eps,
+                        step.batch.num_tokens, linear, step.hidden, step.residual, step.context.inputs);
 }
 
 // The final norm of the wanted rows alone.
@@ -65,9 +64,9 @@ void decode_step(rs_context& context, const rs_model& model, const rs_batch& bat
   embed_rows(context, *model.embedding, token_ids, batch.num_tokens, step.hidden);
   for (int index = 0; index < model.num_layers; ++index) {
     const rs_layer& layer = model.layers[index];
-    add_and_norm(step, layer.input_norm, index == 0);
+    add_and_norm(step, layer.input_norm, index == 0, *layer.qkv);
     attention(step, layer, caches[index]);
-    add_and_norm(step, layer.mlp_norm, false);
+    add_and_norm(step, layer.mlp_norm, false, *layer.gate_up);
     feed_forward(step, layer, {index + 1 < model.num_layers ? model.layers[index + 1].qkv : head});
   }
   finish(step, wanted_rows, num_wanted, output);

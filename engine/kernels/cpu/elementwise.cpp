@@ -35,17 +35,19 @@ constexpr float INPUT_FACTOR = 1.0f;
 
 // Thirty-two inputs in the order of `input_at`.
 RS_INLINE void store_inputs(uint16_t* to, const Floats& left, const Floats& right) {
-  alignas(64) uint16_t halves[GROUP];
-  store(halves, to_bfloat16(left * splat(INPUT_FACTOR)));
-  store(halves + LANES, to_bfloat16(right * splat(INPUT_FACTOR)));
+  const Halves first = to_bfloat16(left * splat(INPUT_FACTOR)), second = to_bfloat16(right * splat(INPUT_FACTOR));
 #if defined(__AVX512BW__)
   alignas(64) static constexpr auto ORDER = [] {
     struct { uint16_t inputs[GROUP]; } order{};
     for (int place = 0; place < GROUP; ++place) order.inputs[place] = static_cast<uint16_t>(input_at(place));
     return order;
   }();
-  store(to, _mm512_permutexvar_epi16(load<__m512i>(&ORDER), load<__m512i>(halves)));
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)first), (__m256i)second, 1);
+  store(to, _mm512_permutexvar_epi16(load<__m512i>(&ORDER), both));
 #else
+  alignas(64) uint16_t halves[GROUP];
+  store(halves, first);
+  store(halves + LANES, second);
   for (int place = 0; place < GROUP; ++place) to[place] = halves[input_at(place)];
 #endif
 }

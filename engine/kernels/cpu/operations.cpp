@@ -126,6 +126,17 @@ void norm_rows(rs_context& context, const float* hidden, const float* residual, 
   });
 }
 
+void norm_and_prepare_rows(rs_context& context, const float* hidden, const float* residual, const float* weight, float eps,
+                           int num_rows, const rs_linear& linear, float* normed, float* total, PreparedRows& prepared) {
+  const int size = linear.in_size;
+  prepared.reserve(linear, num_rows, context.level);
+  for_rows(context, num_rows, [&](int row) {
+    const float* own = residual ? residual + at(row, size) : nullptr;
+    context.level.norm(hidden + at(row, size), own, weight, eps, size, normed + at(row, size), total + at(row, size));
+    context.level.prepare(prepared.rows, row, 0, normed + at(row, size), size);
+  });
+}
+
 void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output, const NextLinear& next) {
   const Reading reading(linear, false);
   const std::optional<Reading> then = reading_of(next);

@@ -7,6 +7,9 @@
 void prepare_rows(rs_context& context, const rs_linear& linear, const float* values, int num_rows, PreparedRows& prepared);
 void norm_rows(rs_context& context, const float* hidden, const float* residual, const float* weight, float eps,
                int num_rows, int size, float* normed, float* total);
+// Both of these, of a linear's input.
+void norm_and_prepare_rows(rs_context& context, const float* hidden, const float* residual, const float* weight, float eps,
+                           int num_rows, const rs_linear& linear, float* normed, float* total, PreparedRows& prepared);
 // The linear whose weights are read after another's, if it is known: threads send for them in good time.
 struct NextLinear {
   const rs_linear* linear = nullptr;
