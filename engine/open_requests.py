@@ -159,6 +159,7 @@ class OpenRequests:
     def _take_rows(self, updates: Updates) -> None:
         token_start = score_start = top_start = 0
         num_top = updates.num_top or (0,) * len(updates.sequence_ids)
+        news: dict[TokenStream, None] = {}
         rows = zip(updates.sequence_ids, updates.num_tokens, updates.finish_reasons, num_top, strict=True)
         for sequence_id, num_tokens, finish_reason, num_alternatives in rows:
             token_ids = updates.token_ids[token_start : token_start + num_tokens]
@@ -175,7 +176,10 @@ class OpenRequests:
                 score_start, top_start = score_stop, top_stop
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
+                news[opened.stream] = None
                 self._feed(opened, sequence_id, token_ids, logprobs, finish_reason)
+        for stream in news:
+            stream.tell()
 
     def _feed(
         self,

@@ -56,12 +56,20 @@ class TokenStream:
         self._listener: Callable[[], None] | None = None
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended, whatever of it was read."""
+        return self._is_over
+
+    @property
     def is_exhausted(self) -> bool:
         """Whether it has ended and everything was read, its error too."""
         return self._is_over and not self._waiting and self._error is None
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called when there is something to `take`, instead of waking who iterates."""
+        """Have `listener` called when there is something to `take`, instead of waking who iterates.
+
+        It is called from where news arrives, must not raise, and may take at once.
+        """
         self._listener = listener
 
     def take(self) -> list[TokenEvent]:
@@ -102,19 +110,23 @@ class TokenStream:
             self._on_abort()
 
     def put(self, event: TokenEvent) -> None:
-        """Add an event for the reader; not after the end."""
+        """Add an event for the reader, who learns of it by `tell`; not after the end."""
         assert not self._is_over
-        self._waiting.setdefault(event.choice, []).append(event)
-        self._tell()
+        waiting = self._waiting.get(event.choice)
+        if waiting is None:
+            self._waiting[event.choice] = [event]
+        else:
+            waiting.append(event)
 
     def end(self, error: EngineError | None = None) -> None:
         """No event follows; `error`, if given, is raised after those that wait. Once only."""
         assert not self._is_over
         self._is_over = True
         self._error = error
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Let the reader know of what was put: once for all that came together."""
         if self._listener is None:
             self._news.set()
         else:

@@ -10,14 +10,16 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from engine import EngineError, TokenEvent
 from server.errors import from_engine_error, unexpected
-from server.streams import MergedStreams
+from server.streams import Arrived, MergedStreams
 
 DONE = b"data: [DONE]\n\n"
 PING_INTERVAL_S = 15
+CONNECTION = "connection"
+"""Where a server whose connections can be written to at once leaves them, in the state of its requests."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,37 @@ class Chunks(Protocol):
         """What comes after the last token; possibly nothing."""
 
 
+class Connection(Protocol):
+    """What a client is sent its answer over, as far as it can be written to without waiting."""
+
+    def can_write_body(self) -> bool:
+        """Whether the answer under way has begun, and its client has taken enough of it for more."""
+
+    def write_body(self, body: bytes) -> None:
+        """Send more of the body, of which no length was announced."""
+
+
+class DirectWriter:
+    """Writes chunks to the connection where their tokens arrive.
+
+    To wake the response's task for each, and to send through all that stands around it, takes several times as
+    long as to render a chunk. The task sends what comes while the client is behind, and the last events.
+    """
+
+    def __init__(self, chunks: Chunks, connection: Connection) -> None:
+        self._chunks = chunks
+        self._connection = connection
+
+    def can_take(self) -> bool:
+        """Whether the connection can take more now."""
+        return self._connection.can_write_body()
+
+    def take(self, arrived: Arrived) -> None:
+        """Render and send."""
+        if written := _rendered(self._chunks, arrived):
+            self._connection.write_body(written)
+
+
 class TokenEventResponse(EventSourceResponse):
     """A streamed answer, which closes its streams however it ends, even before its first event."""
 
@@ -39,18 +72,16 @@ class TokenEventResponse(EventSourceResponse):
         self, streams: MergedStreams, chunks: Chunks, request_id: str, *, ping_s: float = PING_INTERVAL_S
     ) -> None:
         self._streams = streams
+        self._chunks = chunks
         super().__init__(
             _events(streams, chunks, request_id), ping=ping_s, sep="\n", ping_message_factory=_ping
         )
 
-    async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send without the scope that would end a slow send: it costs as much as the sending of a token, and
-        there is no such limit here, since the connection itself cuts off a client that takes nothing.
-        """
-        await send(message)
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer until it ends or its client goes."""
+        connection = scope.get("state", {}).get(CONNECTION)
+        if connection is not None:
+            self._streams.sink = DirectWriter(self._chunks, connection)
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -60,7 +91,7 @@ class TokenEventResponse(EventSourceResponse):
 async def _events(streams: MergedStreams, chunks: Chunks, request_id: str) -> AsyncIterator[bytes]:
     try:
         while arrived := await streams.ready():
-            if written := b"".join(chunks.add(index, event) for index, event in arrived):
+            if written := _rendered(chunks, arrived):
                 yield written
         yield chunks.end() + DONE
     except EngineError as error:
@@ -71,6 +102,10 @@ async def _events(streams: MergedStreams, chunks: Chunks, request_id: str) -> As
     except Exception:
         logger.exception("stream failed id=%s", request_id)
         yield _last_event(unexpected(request_id).to_json())
+
+
+def _rendered(chunks: Chunks, arrived: Arrived) -> bytes:
+    return b"".join([chunks.add(index, event) for index, event in arrived])
 
 
 def _last_event(body: bytes) -> bytes:

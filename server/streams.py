@@ -6,8 +6,21 @@ together, so that one write to the network carries all of it. This module knows 
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 from engine import Engine, Request, RequestError, RequestRecord, TokenEvent, TokenStream
+
+Arrived = list[tuple[int, TokenEvent]]
+
+
+class Sink(Protocol):
+    """Takes events where they arrive, without a task being woken for them."""
+
+    def can_take(self) -> bool:
+        """Whether `take` may be called now."""
+
+    def take(self, arrived: Arrived) -> None:
+        """Take what has arrived; what this raises is raised in the reader."""
 
 
 class MergedStreams:
@@ -17,38 +30,63 @@ class MergedStreams:
     """
 
     def __init__(self, streams: Sequence[TokenStream]) -> None:
+        self.sink: Sink | None = None
         self._streams = tuple(streams)
         self._open = dict(enumerate(self._streams))
         self._wake = asyncio.Event()
+        self._is_waiting = False
         self._error: Exception | None = None
         for stream in self._streams:
-            stream.listen(self._wake.set)
+            stream.listen(self._hear)
 
     @property
     def records(self) -> tuple[RequestRecord, ...]:
         """How those of the streams went that have ended."""
         return tuple(stream.record for stream in self._streams if stream.record is not None)
 
-    async def ready(self) -> list[tuple[int, TokenEvent]]:
+    async def ready(self) -> Arrived:
         """All events since the last call, waiting for the first; none when every stream has ended.
 
-        When a stream ends with an error, what arrived before it is handed over first.
+        When a stream ends with an error, what arrived before it is handed over first. While this waits,
+        events go to the `sink` where there is one that can take them; the last ones of a stream never do.
         """
         while True:
             self._wake.clear()
-            arrived = [(index, event) for index in tuple(self._open) for event in self._take(index)]
+            arrived = self._arrived()
             if arrived:
                 return arrived
             if self._error is not None:
                 raise self._error
             if not self._open:
                 return []
-            await self._wake.wait()
+            self._is_waiting = True
+            try:
+                await self._wake.wait()
+            finally:
+                self._is_waiting = False
 
     async def aclose(self) -> None:
         """Close every stream."""
         for stream in self._streams:
             await stream.aclose()
+
+    def _hear(self) -> None:
+        """A stream has news. A reader that was woken, and has not come yet, has to read first."""
+        sink = self.sink
+        if sink is None or self._wake.is_set() or not self._is_waiting or not sink.can_take():
+            self._wake.set()
+            return
+        if any(stream.is_over for stream in self._open.values()):
+            self._wake.set()
+            return
+        try:
+            sink.take(self._arrived())
+        except Exception as error:  # noqa: BLE001  the top of a callback: the reader raises it
+            self._error = error
+            self._wake.set()
+
+    def _arrived(self) -> Arrived:
+        return [(index, event) for index in tuple(self._open) for event in self._take(index)]
 
     def _take(self, index: int) -> Sequence[TokenEvent]:
         """What has arrived of one stream; its error is kept, and it is let go at its end."""
