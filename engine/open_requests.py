@@ -104,11 +104,15 @@ class OpenRequests:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
         match message:
             case Updates():
-                self._take_waits(message)
-                self._take_prompt_scores(message)
-                self._take_prefixes(message)
+                if message.waited_s:
+                    self._take_waits(message)
+                if message.prompt_scores:
+                    self._take_prompt_scores(message)
+                if message.num_cached or message.prefix_reports:
+                    self._take_prefixes(message)
                 self._take_rows(message)
-                self._take_failures(message)
+                if message.failures:
+                    self._take_failures(message)
             case Accepted(request_id=request_id):
                 if request_id in self._requests:
                     self._requests[request_id].answer(None)

@@ -7,6 +7,7 @@ does not know what is in a chunk.
 
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -44,29 +45,13 @@ class Connection(Protocol):
         """Send more of the body, of which no length was announced."""
 
 
-class DirectWriter:
-    """Writes chunks to the connection where their tokens arrive.
-
-    To wake the response's task for each, and to send through all that stands around it, takes several times as
-    long as to render a chunk. The task sends what comes while the client is behind, and the last events.
-    """
-
-    def __init__(self, chunks: Chunks, connection: Connection) -> None:
-        self._chunks = chunks
-        self._connection = connection
-
-    def can_take(self) -> bool:
-        """Whether the connection can take more now."""
-        return self._connection.can_write_body()
-
-    def take(self, arrived: Arrived) -> None:
-        """Render and send."""
-        if written := _rendered(self._chunks, arrived):
-            self._connection.write_body(written)
-
-
 class TokenEventResponse(EventSourceResponse):
-    """A streamed answer, which closes its streams however it ends, even before its first event."""
+    """A streamed answer, which closes its streams however it ends, even before its first event.
+
+    Chunks are written to the connection where their tokens arrive, if it is one that allows that: to wake the task of
+    the response for each, and to send through all that stands around it, takes several times as long as
+    to render them. The task sends what comes while the client is behind, and the last events.
+    """
 
     def __init__(
         self, streams: MergedStreams, chunks: Chunks, request_id: str, *, ping_s: float = PING_INTERVAL_S
@@ -81,7 +66,7 @@ class TokenEventResponse(EventSourceResponse):
         """Send the answer until it ends or its client goes."""
         connection = scope.get("state", {}).get(CONNECTION)
         if connection is not None:
-            self._streams.sink = DirectWriter(self._chunks, connection)
+            self._streams.pour(partial(_write, self._chunks, connection), can_take=connection.can_write_body)
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -102,6 +87,11 @@ async def _events(streams: MergedStreams, chunks: Chunks, request_id: str) -> As
     except Exception:
         logger.exception("stream failed id=%s", request_id)
         yield _last_event(unexpected(request_id).to_json())
+
+
+def _write(chunks: Chunks, connection: Connection, arrived: Arrived) -> None:
+    if written := _rendered(chunks, arrived):
+        connection.write_body(written)
 
 
 def _rendered(chunks: Chunks, arrived: Arrived) -> bytes:

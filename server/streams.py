@@ -5,22 +5,11 @@ together, so that one write to the network carries all of it. This module knows 
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from engine import Engine, Request, RequestError, RequestRecord, TokenEvent, TokenStream
 
 Arrived = list[tuple[int, TokenEvent]]
-
-
-class Sink(Protocol):
-    """Takes events where they arrive, without a task being woken for them."""
-
-    def can_take(self) -> bool:
-        """Whether `take` may be called now."""
-
-    def take(self, arrived: Arrived) -> None:
-        """Take what has arrived; what this raises is raised in the reader."""
 
 
 class MergedStreams:
@@ -30,11 +19,12 @@ class MergedStreams:
     """
 
     def __init__(self, streams: Sequence[TokenStream]) -> None:
-        self.sink: Sink | None = None
         self._streams = tuple(streams)
         self._open = dict(enumerate(self._streams))
         self._wake = asyncio.Event()
         self._is_waiting = False
+        self._take_now: Callable[[Arrived], None] | None = None
+        self._can_take: Callable[[], bool] = bool
         self._error: Exception | None = None
         for stream in self._streams:
             stream.listen(self._hear)
@@ -47,12 +37,11 @@ class MergedStreams:
     async def ready(self) -> Arrived:
         """All events since the last call, waiting for the first; none when every stream has ended.
 
-        When a stream ends with an error, what arrived before it is handed over first. While this waits,
-        events go to the `sink` where there is one that can take them; the last ones of a stream never do.
+        When a stream ends with an error, what arrived before it is handed over first.
         """
         while True:
             self._wake.clear()
-            arrived = self._arrived()
+            arrived = [(index, event) for index in tuple(self._open) for event in self._take(index)]
             if arrived:
                 return arrived
             if self._error is not None:
@@ -65,6 +54,14 @@ class MergedStreams:
             finally:
                 self._is_waiting = False
 
+    def pour(self, take: Callable[[Arrived], None], *, can_take: Callable[[], bool]) -> None:
+        """Have `take` called with events where they arrive, instead of waking who waits in `ready` for them.
+
+        That is done while someone waits there and `can_take` says so, but never with the last events of a
+        stream. What `take` raises is raised in the reader.
+        """
+        self._take_now, self._can_take = take, can_take
+
     async def aclose(self) -> None:
         """Close every stream."""
         for stream in self._streams:
@@ -72,21 +69,19 @@ class MergedStreams:
 
     def _hear(self) -> None:
         """A stream has news. A reader that was woken, and has not come yet, has to read first."""
-        sink = self.sink
-        if sink is None or self._wake.is_set() or not self._is_waiting or not sink.can_take():
+        take = self._take_now
+        if take is None or not self._is_waiting or self._wake.is_set() or not self._can_take():
             self._wake.set()
             return
-        if any(stream.is_over for stream in self._open.values()):
-            self._wake.set()
-            return
+        for stream in self._open.values():
+            if stream.is_over:
+                self._wake.set()
+                return
         try:
-            sink.take(self._arrived())
+            take([(index, event) for index, stream in self._open.items() for event in stream.take()])
         except Exception as error:  # noqa: BLE001  the top of a callback: the reader raises it
             self._error = error
             self._wake.set()
-
-    def _arrived(self) -> Arrived:
-        return [(index, event) for index in tuple(self._open) for event in self._take(index)]
 
     def _take(self, index: int) -> Sequence[TokenEvent]:
         """What has arrived of one stream; its error is kept, and it is let go at its end."""

@@ -53,7 +53,7 @@ class Poured:
         self.sink = ListSink()
         self.streams = [TokenStream(request(name), on_abort=lambda: None) for name in "ab"]
         self.merged = MergedStreams(self.streams)
-        self.merged.sink = self.sink
+        self.merged.pour(self.sink.take, can_take=self.sink.can_take)
         self.reading = asyncio.create_task(self.merged.ready())
 
     def say(self, index: int, *texts: str, end: FinishReason | None = None) -> None:
