@@ -164,6 +164,7 @@ class OpenRequests:
         token_start = score_start = top_start = 0
         num_top = updates.num_top or (0,) * len(updates.sequence_ids)
         news: dict[TokenStream, None] = {}
+        now_s = self._now()
         rows = zip(updates.sequence_ids, updates.num_tokens, updates.finish_reasons, num_top, strict=True)
         for sequence_id, num_tokens, finish_reason, num_alternatives in rows:
             token_ids = updates.token_ids[token_start : token_start + num_tokens]
@@ -181,6 +182,8 @@ class OpenRequests:
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
                 news[opened.stream] = None
+                if num_tokens:
+                    self._time(opened, sequence_id - opened.first_sequence_id, num_tokens, now_s)
                 self._feed(opened, sequence_id, token_ids, logprobs, finish_reason)
         for stream in news:
             stream.tell()
@@ -194,8 +197,6 @@ class OpenRequests:
         finish_reason: FinishReason | None,
     ) -> None:
         choice = sequence_id - opened.first_sequence_id
-        if token_ids:
-            self._time(opened, choice, len(token_ids))
         try:
             opened.feed(choice, token_ids, logprobs, finish_reason)
         except Exception:  # as in the step loop: one request's fault ends that request alone
@@ -213,9 +214,8 @@ class OpenRequests:
             opened.stream.end()
             self._forget(opened, ",".join(opened.reasons[choice] for choice in sorted(opened.reasons)))
 
-    def _time(self, opened: OpenRequest, choice: int, num_tokens: int) -> None:
+    def _time(self, opened: OpenRequest, choice: int, num_tokens: int, now_s: float) -> None:
         """Tokens of a choice came now; of several at once each counts an equal part of the time."""
-        now_s = self._now()
         last_s = opened.last_token_s.get(choice)
         opened.last_token_s[choice] = now_s
         self.tally.num_generated_tokens += num_tokens

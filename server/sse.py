@@ -95,6 +95,8 @@ def _write(chunks: Chunks, connection: Connection, arrived: Arrived) -> None:
 
 
 def _rendered(chunks: Chunks, arrived: Arrived) -> bytes:
+    if len(arrived) == 1:  # nearly always
+        return chunks.add(*arrived[0])
     return b"".join([chunks.add(index, event) for index, event in arrived])
 
 
