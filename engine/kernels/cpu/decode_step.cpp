@@ -20,18 +20,18 @@ void attention(const Step& step, const rs_layer& layer, const rs_cache& cache) {
   const rs_heads heads{model.num_heads, model.num_kv_heads, model.head_size, layer.window};
   const int num_rows = step.batch.num_tokens;
   prepare_rows(step.context, *layer.qkv, step.hidden, num_rows, step.context.inputs);
-  linear_rows(step.context, *layer.qkv, step.context.inputs.rows, num_rows, step.heads);
+  linear_rows(step.context, *layer.qkv, step.context.inputs.rows, num_rows, step.heads, {layer.output});
   rotate_and_write_rows(step.context, heads, step.batch, cache, &layer, model.norm_eps, step.heads);
   attend_rows(step.context, heads, step.batch, cache, step.heads, layer.qkv->out_size, step.attended);
   prepare_rows(step.context, *layer.output, step.attended, num_rows, step.context.inputs);
-  linear_rows(step.context, *layer.output, step.context.inputs.rows, num_rows, step.hidden);
+  linear_rows(step.context, *layer.output, step.context.inputs.rows, num_rows, step.hidden, {layer.gate_up, true});
 }
 
-void feed_forward(const Step& step, const rs_layer& layer) {
+void feed_forward(const Step& step, const rs_layer& layer, const NextLinear& next) {
   const int num_rows = step.batch.num_tokens;
   prepare_rows(step.context, *layer.gate_up, step.hidden, num_rows, step.context.inputs);
   gated_rows(step.context, *layer.gate_up, step.context.inputs.rows, num_rows, *layer.down, step.context.gated);
-  linear_rows(step.context, *layer.down, step.context.gated.rows, num_rows, step.hidden);
+  linear_rows(step.context, *layer.down, step.context.gated.rows, num_rows, step.hidden, next);
 }
 
 void add_and_norm(const Step& step, const float* weight, bool is_first) {
@@ -52,7 +52,7 @@ void finish(const Step& step, const int64_t* wanted_rows, int num_wanted, float*
 }  // namespace
 
 void decode_step(rs_context& context, const rs_model& model, const rs_batch& batch, const rs_cache* caches,
-                 const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output) {
+                 const rs_linear* head, const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output) {
   const Call call(context);
   const size_t num_rows = static_cast<size_t>(batch.num_tokens);
   const size_t model_size = static_cast<size_t>(model.model_size);
@@ -68,7 +68,7 @@ void decode_step(rs_context& context, const rs_model& model, const rs_batch& bat
     add_and_norm(step, layer.input_norm, index == 0);
     attention(step, layer, caches[index]);
     add_and_norm(step, layer.mlp_norm, false);
-    feed_forward(step, layer);
+    feed_forward(step, layer, {index + 1 < model.num_layers ? model.layers[index + 1].qkv : head});
   }
   finish(step, wanted_rows, num_wanted, output);
 }

@@ -27,11 +27,17 @@ RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left
   rows.offsets[place] = scale * static_cast<float>(sum);
 }
 
+#if defined(__AMX_BF16__)
+constexpr float INPUT_FACTOR = TILED_INPUT_FACTOR;
+#else
+constexpr float INPUT_FACTOR = 1.0f;
+#endif
+
 // Thirty-two inputs in the order of `input_at`.
 RS_INLINE void store_inputs(uint16_t* to, const Floats& left, const Floats& right) {
   alignas(64) uint16_t halves[GROUP];
-  store(halves, to_bfloat16(left));
-  store(halves + LANES, to_bfloat16(right));
+  store(halves, to_bfloat16(left * splat(INPUT_FACTOR)));
+  store(halves + LANES, to_bfloat16(right * splat(INPUT_FACTOR)));
 #if defined(__AVX512BW__)
   alignas(64) static constexpr auto ORDER = [] {
     struct { uint16_t inputs[GROUP]; } order{};

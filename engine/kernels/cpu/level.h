@@ -33,6 +33,10 @@ struct Rows {
   }
 };
 
+// Where tiles read inputs, these are so many times as large: weights in tiles are tiny, and tile products take
+// subnormal results for zeros.
+constexpr float TILED_INPUT_FACTOR = 0x1p64f;
+
 constexpr int LOW_BITS = 4;
 constexpr float MAX_CODE = 127 << LOW_BITS;
 constexpr int CODE_BYTES = 2 * GROUP;
@@ -50,8 +54,10 @@ struct PanelTask {
   float* output;  // of first_row and the panel's first column
   int64_t output_stride;
   uint8_t* scratch;  // PANEL_SCRATCH_BYTES
+  const uint8_t* ahead;  // packed weights that the same thread will probably read next, as many bytes; or null
 };
 
+constexpr int MAX_PANELS_AT_ONCE = 2;
 constexpr int MAX_TILED_ROWS = 512;
 constexpr size_t PANEL_SCRATCH_BYTES = 104 << 10;
 
@@ -102,7 +108,8 @@ struct Level {
   void (*norm)(const float* hidden, const float* residual, const float* weight, float eps, int size, float* normed,
                float* total);
   void (*silu_mul)(const float* gate, const float* up, int size, float* output);
-  void (*linear_panel)(const PanelTask& task, const Rows& rows);
+  // Up to MAX_PANELS_AT_ONCE panels for the same rows.
+  void (*linear_panels)(const PanelTask* tasks, int num_tasks, const Rows& rows);
   // Turns a head's halves by cos and sin [D / 2]; in place.
   void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
   // Heads [num_heads, D] in the cache's format, one after another.

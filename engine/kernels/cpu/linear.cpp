@@ -29,9 +29,9 @@ struct Cursor {
   size_t place;
 
   Cursor(const PanelTask& task, const Rows& rows, int row) {
-    const size_t num_groups = static_cast<size_t>(rows.num_groups);
-    packed[0] = task.segment->tiles + STRIDE * num_groups * 2 * static_cast<size_t>(task.panel);
-    packed[1] = packed[0] + STRIDE * num_groups;
+    const size_t tile_bytes = head_bytes(SCALES) + STRIDE * static_cast<size_t>(rows.num_groups);
+    packed[0] = task.segment->tiles + tile_bytes * 2 * static_cast<size_t>(task.panel) + head_bytes(SCALES);
+    packed[1] = packed[0] + tile_bytes;
     place = rows.place(row, 0);
     codes = rows.codes + place * CODE_BYTES;
     block_rows = static_cast<size_t>(rows.block_rows);
@@ -183,10 +183,6 @@ void run_affine(const PanelTask& task, const Rows& rows) {
   run_blocks<Affine<BITS, SCALES>>(task, rows);
 }
 
-}  // namespace
-
-void begin_call() {}
-
 void linear_panel(const PanelTask& task, const Rows& rows) {
   const bool is_narrow = task.segment->code_bits == 4;
   switch (task.segment->scales) {
@@ -195,6 +191,14 @@ void linear_panel(const PanelTask& task, const Rows& rows) {
     case RS_AFFINE_F32: return is_narrow ? run_affine<4, RS_AFFINE_F32>(task, rows) : run_affine<8, RS_AFFINE_F32>(task, rows);
     default: return run_blocks<Dense>(task, rows);
   }
+}
+
+}  // namespace
+
+void begin_call() {}
+
+void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
+  for (int index = 0; index < num_tasks; ++index) linear_panel(tasks[index], rows);
 }
 
 }  // namespace RS_LEVEL

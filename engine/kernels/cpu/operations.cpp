@@ -1,11 +1,11 @@
 #include "operations.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace {
 
 constexpr int ROWS_PER_TASK = 4;  // of the cheap operations, some hundred nanoseconds a row
-constexpr int TASKS_PER_THREAD = 8;
 
 int num_pieces(int count, int size) { return (count + size - 1) / size; }
 
@@ -19,38 +19,76 @@ void for_rows(rs_context& context, int num_rows, const Body& body) {
 
 size_t at(int row, int width) { return static_cast<size_t>(row) * static_cast<size_t>(width); }
 
-// Panels of all segments, counted through, and the row blocks of each.
-struct PanelGrid {
-  int num_panels = 0;
-  int panels_per_task;
-  int num_column_tasks;
-  int num_row_tasks;
-
-  PanelGrid(int panels, int num_rows, int max_rows, int num_threads) : num_panels(panels) {
-    panels_per_task = std::max(1, panels / (TASKS_PER_THREAD * num_threads));
-    num_column_tasks = num_pieces(panels, panels_per_task);
-    num_row_tasks = num_pieces(num_rows, max_rows);
-  }
-
-  int num_tasks() const { return num_column_tasks * num_row_tasks; }
-};
-
-// Calls body(panel, first_row, num_rows, thread) for every panel and block of rows.
+// Calls body(first_panel, num_panels, first_row, num_rows, thread) for all panels and blocks of rows, at most
+// `most_panels` at a time.
 template <class Body>
-void for_panels(rs_context& context, int panels, int num_rows, const Body& body) {
+void for_panels(rs_context& context, int panels, int num_rows, int most_panels, const Body& body) {
   const int max_rows = context.level.max_panel_rows;
-  const PanelGrid grid(panels, num_rows, max_rows, context.pool.num_threads());
-  context.pool.parallel(grid.num_tasks(), [&](int task, int thread) {
-    const int first_row = task / grid.num_column_tasks * max_rows;
-    const int first_panel = task % grid.num_column_tasks * grid.panels_per_task;
-    const int last_panel = std::min(panels, first_panel + grid.panels_per_task);
-    for (int panel = first_panel; panel < last_panel; ++panel)
-      body(panel, first_row, std::min(max_rows, num_rows - first_row), thread);
+  context.pool.parallel_runs(panels * num_pieces(num_rows, max_rows), most_panels, [&](int first, int end, int thread) {
+    while (first < end) {
+      const int first_panel = first % panels, count = std::min(end - first, panels - first_panel);
+      const int first_row = first / panels * max_rows;
+      body(first_panel, count, first_row, std::min(max_rows, num_rows - first_row), thread);
+      first += count;
+    }
   });
 }
 
-const float* segment_bias(const rs_linear& linear, int first_output) {
-  return linear.bias ? linear.bias + first_output : nullptr;
+// A panel of some segment, and the segment's place among the outputs.
+struct Panel {
+  const rs_segment* segment;
+  int panel = 0;
+  int first_output = 0;
+};
+
+// The panels of a linear in the order in which they are read: those of its segments one after another or, of a
+// projection with gate and up, in turn. A thread takes `tasks` of one panel or, of the latter, of two.
+class Reading {
+ public:
+  Reading(const rs_linear& linear, bool is_gated) : linear_(linear), panels_per_task_(is_gated ? 2 : 1) {
+    for (int s = 0; s < linear.num_segments; ++s) num_panels_ += num_panels(linear.segments[s].out_size);
+  }
+
+  int num_tasks() const { return num_panels_ / panels_per_task_; }
+
+  Panel panel(int index) const {
+    Panel place{linear_.segments, index};
+    if (panels_per_task_ == 2) return {place.segment + index % 2, index / 2, index % 2 * place.segment->out_size};
+    for (; place.panel >= num_panels(place.segment->out_size); ++place.segment) {
+      place.panel -= num_panels(place.segment->out_size);
+      place.first_output += place.segment->out_size;
+    }
+    return place;
+  }
+
+  const uint8_t* packed(int index) const {
+    const Panel place = panel(std::min(index, num_panels_ - 1));
+    return place.segment->tiles + 2 * tile_bytes(*place.segment, linear_.in_size) * static_cast<size_t>(place.panel);
+  }
+
+  // What the thread that reads a run of `count` panels will read after panel `index` of them: the next run of its
+  // share, or the first of its share of `next`.
+  const uint8_t* ahead(const ThreadPool& pool, const Reading* next, int thread, int index, int count) const {
+    const int end = pool.first_of_share(thread + 1, num_tasks()) * panels_per_task_;
+    if (index + count < end || !next) return packed(index + count);
+    return next->packed(pool.first_of_share(thread, next->num_tasks()) * next->panels_per_task_ + index + count - end);
+  }
+
+  // A panel for some rows, without its output.
+  PanelTask task(int index, int first_row, int num_rows) const {
+    const Panel place = panel(index);
+    return {place.segment, linear_.bias ? linear_.bias + place.first_output : nullptr, linear_.in_size, place.panel, first_row, num_rows,
+            nullptr, 0, nullptr, nullptr};
+  }
+
+ private:
+  const rs_linear& linear_;
+  const int panels_per_task_;
+  int num_panels_ = 0;
+};
+
+std::optional<Reading> reading_of(const NextLinear& next) {
+  return next.linear ? std::optional<Reading>(std::in_place, *next.linear, next.is_gated) : std::nullopt;
 }
 
 }  // namespace
@@ -88,41 +126,45 @@ void norm_rows(rs_context& context, const float* hidden, const float* residual, 
   });
 }
 
-void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output) {
-  int panels = 0;
-  for (int s = 0; s < linear.num_segments; ++s) panels += num_panels(linear.segments[s].out_size);
-  for_panels(context, panels, num_rows, [&](int panel, int first_row, int count, int thread) {
-    int s = 0, first_output = 0;
-    for (; panel >= num_panels(linear.segments[s].out_size); ++s) {
-      panel -= num_panels(linear.segments[s].out_size);
-      first_output += linear.segments[s].out_size;
+void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output, const NextLinear& next) {
+  const Reading reading(linear, false);
+  const std::optional<Reading> then = reading_of(next);
+  for_panels(context, reading.num_tasks(), num_rows, MAX_PANELS_AT_ONCE, [&](int first, int count, int first_row, int row_count, int thread) {
+    PanelTask tasks[MAX_PANELS_AT_ONCE];
+    for (int index = 0; index < count; ++index) {
+      const Panel place = reading.panel(first + index);
+      PanelTask& task = tasks[index] = reading.task(first + index, first_row, row_count);
+      task.output = output + at(first_row, linear.out_size) + place.first_output + place.panel * PANEL_OUTPUTS;
+      task.output_stride = linear.out_size;
+      task.scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
+      task.ahead = reading.ahead(context.pool, then ? &*then : nullptr, thread, first + index, count);
     }
-    float* place = output + at(first_row, linear.out_size) + first_output + panel * PANEL_OUTPUTS;
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
-    context.level.linear_panel({&linear.segments[s], segment_bias(linear, first_output), linear.in_size, panel,
-                                first_row, count, place, linear.out_size, scratch},
-                               rows);
+    context.level.linear_panels(tasks, count, rows);
   });
 }
 
 void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows, int num_rows, const rs_linear& next,
                 PreparedRows& prepared) {
   prepared.reserve(next, num_rows, context.level);
+  const Reading reading(gate_up, true), then(next, false);
   const int ffn_size = gate_up.segments[0].out_size;
   const size_t part_size = at(std::min(num_rows, context.level.max_panel_rows), PANEL_OUTPUTS);
-  for_panels(context, num_panels(ffn_size), num_rows, [&](int panel, int first_row, int count, int thread) {
+  for_panels(context, reading.num_tasks(), num_rows, 1, [&](int panel, int, int first_row, int row_count, int thread) {
     uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
-    float* gate = reinterpret_cast<float*>(scratch);
-    float* up = gate + part_size;
-    scratch += part_size * 2 * sizeof(float);
-    for (int s = 0; s < 2; ++s)
-      context.level.linear_panel({&gate_up.segments[s], segment_bias(gate_up, s * ffn_size), gate_up.in_size, panel,
-                                  first_row, count, s == 0 ? gate : up, PANEL_OUTPUTS, scratch},
-                                 rows);
+    float* const parts[2] = {reinterpret_cast<float*>(scratch), reinterpret_cast<float*>(scratch) + part_size};
+    PanelTask tasks[2];
+    for (int s = 0; s < 2; ++s) {
+      PanelTask& task = tasks[s] = reading.task(2 * panel + s, first_row, row_count);
+      task.output = parts[s];
+      task.output_stride = PANEL_OUTPUTS;
+      task.scratch = scratch + part_size * 2 * sizeof(float);
+      task.ahead = reading.ahead(context.pool, &then, thread, 2 * panel + s, 2);
+    }
+    context.level.linear_panels(tasks, 2, rows);
     const int width = std::min(PANEL_OUTPUTS, ffn_size - panel * PANEL_OUTPUTS);
-    for (int row = 0; row < count; ++row) {
-      float* gated = gate + at(row, PANEL_OUTPUTS);
-      context.level.silu_mul(gated, up + at(row, PANEL_OUTPUTS), width, gated);
+    for (int row = 0; row < row_count; ++row) {
+      float* gated = parts[0] + at(row, PANEL_OUTPUTS);
+      context.level.silu_mul(gated, parts[1] + at(row, PANEL_OUTPUTS), width, gated);
       context.level.prepare(prepared.rows, first_row + row, panel, gated, width);
     }
   });

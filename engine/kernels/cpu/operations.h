@@ -7,7 +7,13 @@
 void prepare_rows(rs_context& context, const rs_linear& linear, const float* values, int num_rows, PreparedRows& prepared);
 void norm_rows(rs_context& context, const float* hidden, const float* residual, const float* weight, float eps,
                int num_rows, int size, float* normed, float* total);
-void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output);
+// The linear whose weights are read after another's, if it is known: threads send for them in good time.
+struct NextLinear {
+  const rs_linear* linear = nullptr;
+  bool is_gated = false;
+};
+void linear_rows(rs_context& context, const rs_linear& linear, const Rows& rows, int num_rows, float* output,
+                 const NextLinear& next = {});
 // silu(gate) * up of a projection with segments gate and up, prepared for `next`.
 void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows, int num_rows, const rs_linear& next,
                 PreparedRows& prepared);
@@ -17,6 +23,6 @@ void rotate_and_write_rows(rs_context& context, const rs_heads& heads, const rs_
 void attend_rows(rs_context& context, const rs_heads& heads, const rs_batch& batch, const rs_cache& cache,
                  const float* query, int64_t query_stride, float* output);
 void embed_rows(rs_context& context, const rs_linear& table, const int64_t* token_ids, int num_tokens, float* hidden);
-// All layers and the final norm: the wanted rows' hidden states [num_wanted, E].
+// All layers and the final norm: the wanted rows' hidden states [num_wanted, E]. `head` is what follows, or null.
 void decode_step(rs_context& context, const rs_model& model, const rs_batch& batch, const rs_cache* caches,
-                 const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output);
+                 const rs_linear* head, const int64_t* token_ids, const int64_t* wanted_rows, int num_wanted, float* output);

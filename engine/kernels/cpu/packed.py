@@ -91,7 +91,7 @@ class PackedWeights:
         tiles = torch.empty(num_bytes, dtype=torch.uint8)
         self._kept.append(tiles)
         segment.tiles = tiles.data_ptr()
-        segment.exponent = self._library.rs_pack(
+        self._library.rs_pack(
             ctypes.byref(segment),
             self.in_size,
             packing.source,

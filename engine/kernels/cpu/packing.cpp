@@ -195,27 +195,41 @@ void pack_dense_row(int in_size, int32_t source, const uint8_t* row, int lane, u
   }
 }
 
-// A bound of a group's weights.
-float reach(const rs_segment& segment, const Group& group) {
-  const int last = (1 << segment.code_bits) - 1;
-  if (segment.scales == RS_CENTRED_F16) return std::fabs(group.d) * static_cast<float>(std::max(segment.centre, last - segment.centre));
-  return std::fabs(group.d) * static_cast<float>(last) + std::fabs(group.m);
-}
+// The largest scale of a row, and a bound of its weights.
+struct Reach {
+  float scale = 0.0f, weight = 0.0f;
 
-// Returns a bound of the row's weights.
-float pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
-  float top = 0.0f;
+  void include(const rs_segment& segment, const Group& group) {
+    const int last = (1 << segment.code_bits) - 1;
+    const float d = std::fabs(group.d);
+    scale = std::max(scale, d);
+    if (segment.scales == RS_CENTRED_F16)
+      weight = std::max(weight, d * static_cast<float>(std::max(segment.centre, last - segment.centre)));
+    else
+      weight = std::max(weight, d * static_cast<float>(last) + std::fabs(group.m));
+  }
+
+  // Takes weights, and scales for their codes, below 2^15. Zero where a scale is no number, for then nothing helps.
+  int exponent(int code_bits) const {
+    if (weight == 0.0f || !std::isfinite(weight)) return 0;
+    const int of_weight = 14 - std::ilogb(weight);
+    const int of_scale = scale > 0.0f ? 14 - std::ilogb(scale) - code_exponent(code_bits) : of_weight;
+    return std::clamp(std::min(of_weight, of_scale), -60, 60);
+  }
+};
+
+void pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
+  uint8_t* groups = tile + head_bytes(segment.scales);
+  Reach reach;
   for (int index = 0; index < num_groups(in_size); ++index) {
     Group group;
     read_group(source, row, index, group);
-    write_group(segment, group, lane, tile + group_bytes(segment) * static_cast<size_t>(index));
-    top = std::max(top, reach(segment, group));
+    write_group(segment, group, lane, groups + group_bytes(segment) * static_cast<size_t>(index));
+    reach.include(segment, group);
   }
-  return top;
+  const float exponent = static_cast<float>(reach.exponent(segment.code_bits));
+  memcpy(tile + sizeof exponent * static_cast<size_t>(lane), &exponent, sizeof exponent);
 }
-
-// What takes weights below `top` to some 2^15, with a power that float16 has itself.
-int32_t exponent_for(float top) { return top > 0.0f && std::isfinite(top) ? std::clamp(14 - std::ilogb(top), -14, 15) : 0; }
 
 // Where a group's input stands in bfloat16 tiles.
 int place_of(int input) {
@@ -249,11 +263,10 @@ int64_t rs_segment_bytes(const rs_segment* segment, int32_t in_size) {
   return static_cast<int64_t>(tile_bytes(*segment, in_size)) * 2 * num_panels(segment->out_size);
 }
 
-int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
+void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
                 const int32_t* row_order) {
   uint8_t* tiles = const_cast<uint8_t*>(segment->tiles);
   memset(tiles, 0, static_cast<size_t>(rs_segment_bytes(segment, in_size)));
-  float top = 0.0f;
   for (int output = 0; output < segment->out_size; ++output) {
     const int64_t from = row_order ? row_order[output] : output;
     const uint8_t* row = static_cast<const uint8_t*>(rows) + from * row_bytes;
@@ -261,13 +274,12 @@ int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, cons
     if (segment->scales == RS_DENSE_BF16)
       pack_dense_row(in_size, source, row, output % TILE_OUTPUTS, tile);
     else
-      top = std::max(top, pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile));
+      pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile);
   }
-  return exponent_for(top);
 }
 
 void rs_unpack_row(const rs_segment* segment, int32_t in_size, int32_t row, float* values) {
-  const uint8_t* tile = segment->tiles + tile_bytes(*segment, in_size) * static_cast<size_t>(row / TILE_OUTPUTS);
+  const uint8_t* tile = segment->tiles + tile_bytes(*segment, in_size) * static_cast<size_t>(row / TILE_OUTPUTS) + head_bytes(segment->scales);
   const int lane = row % TILE_OUTPUTS;
   for (int i = 0; i < in_size; ++i) {
     const uint8_t* packed = tile + group_bytes(*segment) * static_cast<size_t>(i / GROUP);

@@ -8,6 +8,9 @@
 //   8 bits   8 x 64 bytes: step s has inputs 4 s + b of output n in bytes 4 n + b; then the scales
 //   bf16     16 x 64 bytes: step s has the inputs of places 2 s and 2 s + 1 of output n in word n
 //
+// In front of a tile's groups, but not of bf16's, stands `head_bytes` that only bfloat16 tiles need: for each output
+// the exponent, as a float32, of the power of two that takes weights, and scales for their codes, into float16.
+//
 // Scales are d for each output, then m where there is one, as float16 or float32. Tiles come in
 // pairs; outputs and inputs beyond the tensor's are zeros.
 //
@@ -33,6 +36,9 @@ constexpr int num_panels(int out_size) { return (out_size + PANEL_OUTPUTS - 1) /
 
 constexpr size_t code_bytes(int code_bits) { return static_cast<size_t>(code_bits) * TILE_OUTPUTS * GROUP / 8; }
 
+// A code of 1, where it stands in a 16-bit word when bfloat16 tiles are made, is 2^-code_exponent as a float16.
+constexpr int code_exponent(int code_bits) { return code_bits == 4 ? 22 : 24; }
+
 constexpr size_t scale_bytes(int scales) {
   switch (scales) {
     case RS_CENTRED_F16: return 2 * TILE_OUTPUTS;
@@ -42,10 +48,12 @@ constexpr size_t scale_bytes(int scales) {
   }
 }
 
+constexpr size_t head_bytes(int scales) { return scales == RS_DENSE_BF16 ? 0 : sizeof(float) * TILE_OUTPUTS; }
+
 inline size_t group_bytes(const rs_segment& segment) {
   return code_bytes(segment.code_bits) + scale_bytes(segment.scales);
 }
 
 inline size_t tile_bytes(const rs_segment& segment, int in_size) {
-  return group_bytes(segment) * static_cast<size_t>(num_groups(in_size));
+  return head_bytes(segment.scales) + group_bytes(segment) * static_cast<size_t>(num_groups(in_size));
 }

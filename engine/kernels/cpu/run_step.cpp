@@ -115,13 +115,13 @@ void draw(rs_context& context, const rs_linear& head, const float* hidden, int n
 
 void rs_run_step(rs_context* context, const rs_stage* stage, const int64_t* words, float* hidden) {
   const Unpacked step(*context, *stage, words);
-  decode_step(*context, *stage->model, step.batch, stage->caches, step.token_ids.data(), step.wanted_rows, step.num_wanted, hidden);
+  decode_step(*context, *stage->model, step.batch, stage->caches, nullptr, step.token_ids.data(), step.wanted_rows, step.num_wanted, hidden);
 }
 
 void rs_run_step_and_draw(rs_context* context, const rs_stage* stage, const int64_t* words, const rs_draw* draws, int64_t* token_ids) {
   const Call call(*context);
   const Unpacked step(*context, *stage, words);
   float* hidden = context->wanted.reserve<float>(at(step.num_wanted, stage->model->model_size));
-  decode_step(*context, *stage->model, step.batch, stage->caches, step.token_ids.data(), step.wanted_rows, step.num_wanted, hidden);
+  decode_step(*context, *stage->model, step.batch, stage->caches, stage->head, step.token_ids.data(), step.wanted_rows, step.num_wanted, hidden);
   draw(*context, *stage->head, hidden, step.num_wanted, draws, token_ids);
 }

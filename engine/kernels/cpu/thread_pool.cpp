@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include <algorithm>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -19,33 +21,37 @@ void pause_briefly() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads) : shares_(static_cast<size_t>(num_threads)) {
   for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
 }
 
 ThreadPool::~ThreadPool() {
   is_stopping_ = true;
-  publish(0);
+  wake();
   for (std::thread& worker : workers_) worker.join();
 }
 
 ThreadPool::Step::Step(ThreadPool& pool) : pool_(pool) {
   const bool is_outermost = pool_.num_steps_.fetch_add(1, std::memory_order_relaxed) == 0;
-  if (is_outermost && !pool_.workers_.empty()) pool_.publish(0);  // wakes the workers while the first rows are prepared
+  if (is_outermost && !pool_.workers_.empty()) pool_.wake();  // the workers while the first rows are prepared
 }
 
 ThreadPool::Step::~Step() { pool_.num_steps_.fetch_sub(1, std::memory_order_relaxed); }
 
-void ThreadPool::run(int num_tasks, Task task, const void* context) {
-  if (num_tasks <= 1 || workers_.empty()) {
-    for (int index = 0; index < num_tasks; ++index) task(context, index, 0);
+void ThreadPool::run(const Work& work, int num_tasks, int longest) {
+  if (num_tasks <= longest || workers_.empty()) {
+    for (int first = 0; first < num_tasks; first += longest) work.run(work.context, first, std::min(first + longest, num_tasks), 0);
     return;
   }
-  task_ = task;
-  context_ = context;
+  work_ = work;
   unfinished_.store(static_cast<uint32_t>(num_tasks), std::memory_order_relaxed);
-  publish(static_cast<uint32_t>(num_tasks));
-  take_tasks(generation_.load(std::memory_order_relaxed), 0);
+  for (int thread = 0; thread < num_threads(); ++thread) {
+    const Left left{static_cast<uint64_t>(first_of_share(thread, num_tasks)),
+                    static_cast<uint64_t>(first_of_share(thread + 1, num_tasks)), static_cast<uint64_t>(longest)};
+    shares_[static_cast<size_t>(thread)].left.store(left, std::memory_order_release);
+  }
+  wake();
+  take_tasks(0);
   for (int spin = 0; unfinished_.load(std::memory_order_acquire) != 0; ++spin) {
     pause_briefly();
     if (spin < SPINS) continue;
@@ -54,21 +60,33 @@ void ThreadPool::run(int num_tasks, Task task, const void* context) {
   }
 }
 
-void ThreadPool::publish(uint32_t num_tasks) {
-  const uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
-  ticket_.store(static_cast<uint64_t>(generation) << 32 | num_tasks, std::memory_order_release);
-  generation_.store(generation, std::memory_order_seq_cst);
+void ThreadPool::wake() {
+  generation_.fetch_add(1, std::memory_order_seq_cst);
   if (num_sleeping_.load(std::memory_order_seq_cst) > 0) generation_.notify_all();
 }
 
-void ThreadPool::take_tasks(uint32_t generation, int thread) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
-  while (static_cast<uint32_t>(ticket >> 32) == generation && static_cast<uint32_t>(ticket) != 0) {
-    if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel)) continue;
-    task_(context_, static_cast<int>(static_cast<uint32_t>(ticket) - 1), thread);
-    if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_all();
-    ticket = ticket_.load(std::memory_order_acquire);
+void ThreadPool::take_tasks(int thread) {
+  while (take_run(shares_[static_cast<size_t>(thread)], true, thread)) {}
+  for (int distance = 1; distance < num_threads(); ++distance) {
+    Share& share = shares_[static_cast<size_t>((thread + distance) % num_threads())];
+    while (take_run(share, false, thread)) {}
   }
+}
+
+bool ThreadPool::take_run(Share& share, bool is_own, int thread) {
+  Left left = share.left.load(std::memory_order_acquire), rest;
+  do {
+    if (left.first >= left.end) return false;
+    const uint64_t count = std::min<uint64_t>(left.longest, left.end - left.first);
+    rest = left;
+    if (is_own) rest.first += count;
+    else rest.end -= count;
+  } while (!share.left.compare_exchange_weak(left, rest, std::memory_order_acq_rel));
+  const uint64_t first = is_own ? left.first : rest.end, end = is_own ? rest.first : left.end;
+  work_.run(work_.context, static_cast<int>(first), static_cast<int>(end), thread);
+  const uint32_t count = static_cast<uint32_t>(end - first);
+  if (unfinished_.fetch_sub(count, std::memory_order_acq_rel) == count) unfinished_.notify_all();
+  return true;
 }
 
 void ThreadPool::work(int thread) {
@@ -76,7 +94,7 @@ void ThreadPool::work(int thread) {
   while (!is_stopping_.load(std::memory_order_relaxed)) {
     if (!wait_for_work(seen)) continue;
     seen = generation_.load(std::memory_order_acquire);
-    take_tasks(seen, thread);
+    take_tasks(thread);
   }
 }
 

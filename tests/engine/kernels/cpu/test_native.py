@@ -9,6 +9,7 @@ from engine.batch import LayerCache
 from engine.errors import ConfigError
 from engine.kernels import reference
 from engine.kernels.cpu.native import NativeKernels
+from engine.kernels.cpu.packed import PackedWeights, StoredRows
 from tests.support.attention_oracle import brute_force_attention, held_in, in_cache_of, paged_case
 from tests.support.native import LEVELS, native_kernels, needs_native, packed_weights
 from tests.support.tiny_model import random_blocks
@@ -92,6 +93,66 @@ def test_weights_of_any_magnitude_are_as_precise(kernels, type_name, magnitude):
 
     error = (output - hidden @ weight.T).norm() / (hidden @ weight.T).norm()
     assert error < (2**-8 if kernels.level == "amx" else 2 * CODE_STEP)
+
+
+@pytest.mark.parametrize("rows", [1, 9, 40])
+def test_segments_of_different_types_are_computed_as_each_by_itself(kernels, rows):
+    sizes = {"Q4_1": 40, "Q8_0": 70, "BF16": 33}
+    weights = PackedWeights(kernels.library, 256, tuple(sizes.values()), None)
+    hidden, alone, first_row = draw(rows, 256), [], 0
+    for type_name, size in sizes.items():
+        stored = torch.from_numpy(
+            random_blocks(np.random.default_rng(size), (size, 256), type_name).view(np.uint8)
+        )
+        weights.pack(first_row, StoredRows(type_name=type_name, stored=stored, row_order=None))
+        alone.append(kernels.linear(hidden, packed_weights(kernels, stored, type_name)))
+        first_row += size
+
+    together = kernels.linear(hidden, weights)
+
+    assert torch.equal(together, torch.cat(alone, dim=1))
+
+
+@pytest.mark.parametrize("rows", [1, 16, 70])
+def test_any_number_of_threads_computes_the_same_bits(kernels, rows):
+    blocks = torch.from_numpy(
+        random_blocks(np.random.default_rng(0), (7 * 32 + 5, 256), "Q4_1").view(np.uint8)
+    )
+    hidden = draw(rows, 256)
+    expected = kernels.linear(hidden, packed_weights(kernels, blocks, "Q4_1"))
+
+    for threads in (1, 2, 3, 5, 11):
+        several = NativeKernels.open(threads, kernels.level)
+        assert torch.equal(several.linear(hidden, packed_weights(several, blocks, "Q4_1")), expected)
+
+
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q4_1", "Q8_0"])
+def test_an_output_of_large_weights_takes_nothing_from_the_others(kernels, type_name):
+    weight = draw(32, 256).numpy()
+    weight[5] *= 3e3
+    blocks = gguf.quantize(weight, gguf.GGMLQuantizationType[type_name])
+    weight = torch.from_numpy(gguf.dequantize(blocks, gguf.GGMLQuantizationType[type_name]))
+    hidden = draw(64, 256, seed=2)
+
+    output = kernels.linear(
+        hidden, packed_weights(kernels, torch.from_numpy(blocks.view(np.uint8)), type_name)
+    )
+
+    expected = hidden @ weight.T
+    errors = (output - expected).norm(dim=0) / expected.norm(dim=0)
+    assert errors.max() < (2**-8 if kernels.level == "amx" else 2 * CODE_STEP)
+
+
+def test_weights_of_zero_stay_zeros_beside_large_ones(kernels):
+    weight = np.zeros((32, 64), dtype=np.float32)
+    weight[:, ::32], weight[:, 32:] = -1e-3, 100.0
+    blocks = gguf.quantize(weight, gguf.GGMLQuantizationType.Q4_0)
+    hidden = torch.ones(1, 64)
+    hidden[:, ::32] = hidden[:, 32:] = 0
+
+    output = kernels.linear(hidden, packed_weights(kernels, torch.from_numpy(blocks.view(np.uint8)), "Q4_0"))
+
+    assert torch.equal(output, torch.zeros(1, 32))
 
 
 def test_another_library_on_the_same_thread_may_use_the_tiles(kernels):

@@ -73,10 +73,10 @@ def test_a_projection_may_mix_formats():
     assert torch.equal(packed.unpacked()[20:], dequantised(second, "Q8_0"))
 
 
-def test_four_bits_take_as_much_memory_as_in_the_file():
+def test_four_bits_take_as_much_memory_as_in_the_file_and_a_number_for_each_output():
     rows = blocks("Q4_1", (64, 256))
     packed = PackedWeights(native_kernels(LEVELS[0]).library, 256, (64,), None)
 
     tiles = packed.pack(0, StoredRows(type_name="Q4_1", stored=rows, row_order=None))
 
-    assert tiles.nbytes == rows.nbytes
+    assert tiles.nbytes == rows.nbytes + 4 * len(rows)
