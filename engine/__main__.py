@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 
-from engine.build import build_engine
 from engine.channel import BlockingEnd
 from engine.errors import ConfigError, EngineCrashedError
 from engine.logs import configure_logging
@@ -27,6 +26,7 @@ PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> int:
     """Build an engine from the first message, run it until the channel ends, say why it ended."""
+    gc.disable()  # what is loaded first is no garbage, and to look for some takes a fifth of the loading
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent()
@@ -57,6 +57,10 @@ def die_with_parent() -> None:
 
 
 def _run(first: Configure, channel: BlockingEnd, outbox: Outbox) -> int:
+    from engine.build import build_engine  # noqa: PLC0415  loads torch, as said in `main`
+
+    gc.freeze()  # what was loaded stays: neither this start's collections nor later ones look at it
+    gc.enable()
     try:
         built = build_engine(first.config, channel.receive, outbox)
     except ConfigError as error:
@@ -65,7 +69,7 @@ def _run(first: Configure, channel: BlockingEnd, outbox: Outbox) -> int:
     outbox.put(Ready(card=built.card, load=built.scheduler.load))
     built.intake.start()
     gc.collect()
-    gc.freeze()  # what start-up made stays; later collections need not look at it
+    gc.freeze()  # what start-up made stays too
     try:
         built.loop.run()
     except EngineCrashedError:

@@ -67,24 +67,31 @@ class FrameReader(asyncio.StreamReader):
             self._take = None
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        """Bytes have come."""
-        partial = self._partial
-        partial += bytes(data)
-        while len(partial) >= HEADER_BYTES:
-            num_bytes = int.from_bytes(partial[:HEADER_BYTES], "big")
+        """Bytes have come: nearly always one whole frame."""
+        arrived: bytes | bytearray = bytes(data)
+        if self._partial:
+            self._partial += arrived
+            arrived = self._partial
+        start, end = 0, len(arrived)
+        while end - start >= HEADER_BYTES:
+            payload_start = start + HEADER_BYTES
+            num_bytes = int.from_bytes(arrived[start:payload_start], "big")
             if num_bytes > MAX_FRAME_BYTES:
                 self.set_exception(_too_large(num_bytes))
                 return
-            stop = HEADER_BYTES + num_bytes
-            if len(partial) < stop:
-                return
-            frame = bytes(partial[:stop])
-            del partial[:stop]
+            stop = payload_start + num_bytes
+            if stop > end:
+                break
             if self._take is None:
                 self.num_unread += 1
-                super().feed_data(frame)
+                super().feed_data(arrived[start:stop])
             else:
-                self._hand_over(frame)
+                self._hand_over(arrived[payload_start:stop])
+            start = stop
+        if arrived is self._partial:
+            del self._partial[:start]
+        elif start < end:
+            self._partial += arrived[start:]
 
     def feed_eof(self) -> None:
         """No more will come."""
@@ -96,10 +103,10 @@ class FrameReader(asyncio.StreamReader):
         super().set_exception(exc)
         self._finish(exc)
 
-    def _hand_over(self, frame: bytes) -> None:
+    def _hand_over(self, payload: bytes | bytearray) -> None:
         assert self._take is not None
         try:
-            if not self._take(_unpickled(memoryview(frame)[HEADER_BYTES:])):
+            if not self._take(_unpickled(payload)):
                 self._finish(None)
         except Exception as error:  # noqa: BLE001  the top of a callback: `forward` raises it
             self._finish(error)

@@ -111,6 +111,8 @@ class OpenRequest:
     ) -> None:
         """Take the next tokens of a choice that has not ended, and its end if this is it.
 
+        The stream's reader is not told yet: there may be news of other choices too.
+
         A stop string that completes in these tokens comes before `finish_reason`, and if the
         engine process does not know yet that the choice has ended, it is told.
         """

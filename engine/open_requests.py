@@ -104,11 +104,15 @@ class OpenRequests:
         """Take news from the engine process; what tells of a request that has ended is dropped."""
         match message:
             case Updates():
-                self._take_waits(message)
-                self._take_prompt_scores(message)
-                self._take_prefixes(message)
+                if message.waited_s:
+                    self._take_waits(message)
+                if message.prompt_scores:
+                    self._take_prompt_scores(message)
+                if message.num_cached or message.prefix_reports:
+                    self._take_prefixes(message)
                 self._take_rows(message)
-                self._take_failures(message)
+                if message.failures:
+                    self._take_failures(message)
             case Accepted(request_id=request_id):
                 if request_id in self._requests:
                     self._requests[request_id].answer(None)
@@ -159,6 +163,8 @@ class OpenRequests:
     def _take_rows(self, updates: Updates) -> None:
         token_start = score_start = top_start = 0
         num_top = updates.num_top or (0,) * len(updates.sequence_ids)
+        news: dict[TokenStream, None] = {}
+        now_s = self._now()
         rows = zip(updates.sequence_ids, updates.num_tokens, updates.finish_reasons, num_top, strict=True)
         for sequence_id, num_tokens, finish_reason, num_alternatives in rows:
             token_ids = updates.token_ids[token_start : token_start + num_tokens]
@@ -175,7 +181,12 @@ class OpenRequests:
                 score_start, top_start = score_stop, top_stop
             opened = self._by_sequence.get(sequence_id)
             if opened is not None:
+                news[opened.stream] = None
+                if num_tokens:
+                    self._time(opened, sequence_id - opened.first_sequence_id, num_tokens, now_s)
                 self._feed(opened, sequence_id, token_ids, logprobs, finish_reason)
+        for stream in news:
+            stream.tell()
 
     def _feed(
         self,
@@ -186,8 +197,6 @@ class OpenRequests:
         finish_reason: FinishReason | None,
     ) -> None:
         choice = sequence_id - opened.first_sequence_id
-        if token_ids:
-            self._time(opened, choice, len(token_ids))
         try:
             opened.feed(choice, token_ids, logprobs, finish_reason)
         except Exception:  # as in the step loop: one request's fault ends that request alone
@@ -205,9 +214,8 @@ class OpenRequests:
             opened.stream.end()
             self._forget(opened, ",".join(opened.reasons[choice] for choice in sorted(opened.reasons)))
 
-    def _time(self, opened: OpenRequest, choice: int, num_tokens: int) -> None:
+    def _time(self, opened: OpenRequest, choice: int, num_tokens: int, now_s: float) -> None:
         """Tokens of a choice came now; of several at once each counts an equal part of the time."""
-        now_s = self._now()
         last_s = opened.last_token_s.get(choice)
         opened.last_token_s[choice] = now_s
         self.tally.num_generated_tokens += num_tokens

@@ -16,6 +16,8 @@ from engine.messages import Drained, Failed, Loading, Pulse, Ready, ToServer, Up
 
 logger = logging.getLogger(__name__)
 
+OF_THE_LOOP = (Updates, Pulse, Loading, Ready, Drained)
+"""What only a loop that goes on says."""
 LATE_S = 1.0  # a timer later than this says that we were held up, not the engine
 LAST_NEWS_S = 1.0  # for exit status and channel of a dying process to come in, one after the other
 
@@ -84,7 +86,7 @@ class SignsOfLife:
         """Hand a message on; whether more are to come."""
         if isinstance(message, Ready):
             self._limit_s = self._step_timeout_s
-        if isinstance(message, Updates | Pulse | Loading | Ready | Drained):
+        if isinstance(message, OF_THE_LOOP):
             self._heard_s = self._clock.now()
         self._hear(message)
         return not isinstance(message, Failed)

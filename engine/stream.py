@@ -42,26 +42,30 @@ class TokenStream:
 
     It ends when every choice has had its finish reason, or raises one EngineError, once, after the
     events that came before it. Events of one choice that wait together are read as one. A reader
-    that is cancelled while it waits loses nothing. `record` tells how the request went, once it has ended.
+    that is cancelled while it waits loses nothing. `is_over` says that no event follows those that wait;
+    `record` then tells how the request went.
     """
 
     def __init__(self, request: Request, *, on_abort: Callable[[], None]) -> None:
         self.request = request
         self.record: RequestRecord | None = None
+        self.is_over = False
         self._on_abort = on_abort
         self._waiting: dict[int, list[TokenEvent]] = {}
         self._error: EngineError | None = None
-        self._is_over = False
         self._news = asyncio.Event()
         self._listener: Callable[[], None] | None = None
 
     @property
     def is_exhausted(self) -> bool:
         """Whether it has ended and everything was read, its error too."""
-        return self._is_over and not self._waiting and self._error is None
+        return self.is_over and not self._waiting and self._error is None
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called when there is something to `take`, instead of waking who iterates."""
+        """Have `listener` called when there is something to `take`, instead of waking who iterates.
+
+        It is called from where news arrives, must not raise, and may take at once.
+        """
         self._listener = listener
 
     def take(self) -> list[TokenEvent]:
@@ -84,7 +88,7 @@ class TokenStream:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if self._is_over:
+            if self.is_over:
                 raise StopAsyncIteration
             self._news.clear()
             await self._news.wait()
@@ -97,24 +101,28 @@ class TokenStream:
         """
         self._waiting.clear()
         self._error = None
-        if not self._is_over:
+        if not self.is_over:
             self.end()
             self._on_abort()
 
     def put(self, event: TokenEvent) -> None:
-        """Add an event for the reader; not after the end."""
-        assert not self._is_over
-        self._waiting.setdefault(event.choice, []).append(event)
-        self._tell()
+        """Add an event for the reader, who learns of it by `tell`; not after the end."""
+        assert not self.is_over
+        waiting = self._waiting.get(event.choice)
+        if waiting is None:
+            self._waiting[event.choice] = [event]
+        else:
+            waiting.append(event)
 
     def end(self, error: EngineError | None = None) -> None:
         """No event follows; `error`, if given, is raised after those that wait. Once only."""
-        assert not self._is_over
-        self._is_over = True
+        assert not self.is_over
+        self.is_over = True
         self._error = error
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Let the reader know of what was put: once for all that came together."""
         if self._listener is None:
             self._news.set()
         else:

@@ -28,12 +28,13 @@ class Caller:
     arrived_s: float
 
 
-def _engine(request: Request) -> Engine:
+# All of them async: the framework runs any other kind on a thread, which takes longer than all they do.
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -42,7 +43,7 @@ def _settings(request: Request) -> Settings:
 _bearer = HTTPBearer(auto_error=False, description="Needed where the server was given API keys.")
 
 
-def _caller(request: Request, _: Annotated[object, Security(_bearer)]) -> Caller:
+async def _caller(request: Request, _: Annotated[object, Security(_bearer)]) -> Caller:
     return Caller(
         name=getattr(request.state, CALLER, "anonymous"),
         request_id=getattr(request.state, REQUEST_ID),

@@ -223,16 +223,20 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, st
 
     AppStatus.enable_automatic_graceful_drain = False  # the engine ends the streams, each with its last event
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
-    app = create_app(settings, engine, is_started=True)
-    config = http_config(app, settings)
+    config = http_config(create_app(settings, engine, is_started=True), settings)
     gc.collect()
     gc.freeze()  # what start-up made stays; later collections need not look at it
     return await DrainingServer(config, engine, settings.drain_s, stop).serve_until_done(listener)
 
 
 def _load_app() -> Callable[..., ASGIApp]:
-    from server.app import create_app  # noqa: PLC0415  as said where it is called
-
+    """Imports the application. What is loaded is no garbage, and to look for some takes half as long again."""
+    gc.disable()
+    try:
+        from server.app import create_app  # noqa: PLC0415  as said where it is called
+    finally:
+        gc.freeze()
+        gc.enable()
     return create_app
 
 

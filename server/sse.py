@@ -7,17 +7,20 @@ does not know what is in a chunk.
 
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from engine import EngineError, TokenEvent
 from server.errors import from_engine_error, unexpected
-from server.streams import MergedStreams
+from server.streams import Arrived, MergedStreams
 
 DONE = b"data: [DONE]\n\n"
 PING_INTERVAL_S = 15
+CONNECTION = "connection"
+"""Where a server whose connections can be written to at once leaves them, in the state of its requests."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,25 +35,38 @@ class Chunks(Protocol):
         """What comes after the last token; possibly nothing."""
 
 
+class Connection(Protocol):
+    """What a client is sent its answer over, as far as it can be written to without waiting."""
+
+    def can_write_body(self) -> bool:
+        """Whether the answer under way has begun, and its client has taken enough of it for more."""
+
+    def write_body(self, body: bytes) -> None:
+        """Send more of the body, of which no length was announced."""
+
+
 class TokenEventResponse(EventSourceResponse):
-    """A streamed answer, which closes its streams however it ends, even before its first event."""
+    """A streamed answer, which closes its streams however it ends, even before its first event.
+
+    Chunks are written to the connection where their tokens arrive, if it is one that allows that: to wake the task of
+    the response for each, and to send through all that stands around it, takes several times as long as
+    to render them. The task sends what comes while the client is behind, and the last events.
+    """
 
     def __init__(
         self, streams: MergedStreams, chunks: Chunks, request_id: str, *, ping_s: float = PING_INTERVAL_S
     ) -> None:
         self._streams = streams
+        self._chunks = chunks
         super().__init__(
             _events(streams, chunks, request_id), ping=ping_s, sep="\n", ping_message_factory=_ping
         )
 
-    async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """Send without the scope that would end a slow send: it costs as much as the sending of a token, and
-        there is no such limit here, since the connection itself cuts off a client that takes nothing.
-        """
-        await send(message)
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer until it ends or its client goes."""
+        connection = scope.get("state", {}).get(CONNECTION)
+        if connection is not None:
+            self._streams.pour(partial(_write, self._chunks, connection), can_take=connection.can_write_body)
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -60,7 +76,7 @@ class TokenEventResponse(EventSourceResponse):
 async def _events(streams: MergedStreams, chunks: Chunks, request_id: str) -> AsyncIterator[bytes]:
     try:
         while arrived := await streams.ready():
-            if written := b"".join(chunks.add(index, event) for index, event in arrived):
+            if written := _rendered(chunks, arrived):
                 yield written
         yield chunks.end() + DONE
     except EngineError as error:
@@ -71,6 +87,17 @@ async def _events(streams: MergedStreams, chunks: Chunks, request_id: str) -> As
     except Exception:
         logger.exception("stream failed id=%s", request_id)
         yield _last_event(unexpected(request_id).to_json())
+
+
+def _write(chunks: Chunks, connection: Connection, arrived: Arrived) -> None:
+    if written := _rendered(chunks, arrived):
+        connection.write_body(written)
+
+
+def _rendered(chunks: Chunks, arrived: Arrived) -> bytes:
+    if len(arrived) == 1:  # nearly always
+        return chunks.add(*arrived[0])
+    return b"".join([chunks.add(index, event) for index, event in arrived])
 
 
 def _last_event(body: bytes) -> bytes:

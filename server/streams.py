@@ -5,9 +5,11 @@ together, so that one write to the network carries all of it. This module knows 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine import Engine, Request, RequestError, RequestRecord, TokenEvent, TokenStream
+
+Arrived = list[tuple[int, TokenEvent]]
 
 
 class MergedStreams:
@@ -20,16 +22,19 @@ class MergedStreams:
         self._streams = tuple(streams)
         self._open = dict(enumerate(self._streams))
         self._wake = asyncio.Event()
+        self._is_waiting = False
+        self._take_now: Callable[[Arrived], None] | None = None
+        self._can_take: Callable[[], bool] = bool
         self._error: Exception | None = None
         for stream in self._streams:
-            stream.listen(self._wake.set)
+            stream.listen(self._hear)
 
     @property
     def records(self) -> tuple[RequestRecord, ...]:
         """How those of the streams went that have ended."""
         return tuple(stream.record for stream in self._streams if stream.record is not None)
 
-    async def ready(self) -> list[tuple[int, TokenEvent]]:
+    async def ready(self) -> Arrived:
         """All events since the last call, waiting for the first; none when every stream has ended.
 
         When a stream ends with an error, what arrived before it is handed over first.
@@ -43,12 +48,40 @@ class MergedStreams:
                 raise self._error
             if not self._open:
                 return []
-            await self._wake.wait()
+            self._is_waiting = True
+            try:
+                await self._wake.wait()
+            finally:
+                self._is_waiting = False
+
+    def pour(self, take: Callable[[Arrived], None], *, can_take: Callable[[], bool]) -> None:
+        """Have `take` called with events where they arrive, instead of waking who waits in `ready` for them.
+
+        That is done while someone waits there and `can_take` says so, but never with the last events of a
+        stream. What `take` raises is raised in the reader.
+        """
+        self._take_now, self._can_take = take, can_take
 
     async def aclose(self) -> None:
         """Close every stream."""
         for stream in self._streams:
             await stream.aclose()
+
+    def _hear(self) -> None:
+        """A stream has news. A reader that was woken, and has not come yet, has to read first."""
+        take = self._take_now
+        if take is None or not self._is_waiting or self._wake.is_set() or not self._can_take():
+            self._wake.set()
+            return
+        for stream in self._open.values():
+            if stream.is_over:
+                self._wake.set()
+                return
+        try:
+            take([(index, event) for index, stream in self._open.items() for event in stream.take()])
+        except Exception as error:  # noqa: BLE001  the top of a callback: the reader raises it
+            self._error = error
+            self._wake.set()
 
     def _take(self, index: int) -> Sequence[TokenEvent]:
         """What has arrived of one stream; its error is kept, and it is let go at its end."""

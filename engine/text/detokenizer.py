@@ -83,38 +83,34 @@ class TextRules:
 class Detokenizer:
     """Token ids to text, one at a time; a character appears when its last byte has arrived.
 
-    Bytes that can never become a character come out as U+FFFD, at most three bytes late.
+    Bytes that can never become a character come out as U+FFFD, at most three bytes late. `open_bytes` are
+    those of the next character that have arrived.
     """
 
     def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
+        self.open_bytes = b""
         self._tokenizer = tokenizer
         self._rules = rules
-        self._open_bytes = b""
         self._follows_special = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next character has some of its bytes already."""
-        return bool(self._open_bytes)
 
     def feed(self, token_id: int) -> str:
         """The text that this token completes."""
         if token_id in self._rules.silent_ids:
             return ""
-        arrived = self._open_bytes
+        arrived = self.open_bytes
         is_spaced = token_id in self._rules.spaced_ids
         if is_spaced and self._follows_special:
             arrived += b" "
         self._follows_special = is_spaced
         arrived += self._tokenizer.token_bytes(token_id)
         text, num_used = codecs.utf_8_decode(arrived, "replace", False)
-        self._open_bytes = arrived[num_used:]
+        self.open_bytes = arrived[num_used:]
         return text
 
     def finish(self) -> str:
         """What remains when no more tokens come: U+FFFD for an incomplete character."""
-        text, _ = codecs.utf_8_decode(self._open_bytes, "replace", True)
-        self._open_bytes = b""
+        text, _ = codecs.utf_8_decode(self.open_bytes, "replace", True)
+        self.open_bytes = b""
         return text
 
 
@@ -236,7 +232,7 @@ class ChoiceText:
         self.num_tokens += 1
         text = self._detokenizer.feed(token_id)
         self._held_text = text
-        if self._detokenizer.is_open:
+        if self._detokenizer.open_bytes:
             self._held_tokens.append(_HeldToken(token_id, None, start, start + len(text) + 1))
             return self._release((), start, is_stopped=False)
         self._held_text = ""
@@ -259,7 +255,7 @@ class ChoiceText:
         """Hold one more token; where the shown text ends, if a stop string is complete now."""
         start = self._num_released + len(self._held_text)
         text = self._detokenizer.feed(token_id)
-        end = start + len(text) + self._detokenizer.is_open
+        end = start + len(text) + bool(self._detokenizer.open_bytes)
         self._held_tokens.append(_HeldToken(token_id, logprob, start, end))
         return self._append(text)
 

@@ -24,6 +24,7 @@ from server.translate.answer_parts import (
 from server.translate.generation import (
     GatheredChoice,
     Tally,
+    TextMould,
     Ticket,
     cache_debug,
     encode_json,
@@ -105,10 +106,21 @@ class ChatChunks:
         self._rules = rules
         self._readers = {} if rules.are_plain else {i: ChoiceReader(rules) for i in range(body.n or 1)}
         self._silent = set(self._readers)
+        is_scored = self._has_logprobs or body.prompt_logprobs is not None
+        self._are_bare = not (
+            self._readers or is_scored or self._has_token_ids or body.cache_debug or self._has_running_usage
+        )
+        self._mould = TextMould(
+            f'{self._opening}{{"index":',
+            ',"delta":{"content":',
+            f'}},"logprobs":null,"finish_reason":null}}]{self._usage}}}',
+        )
 
     def add(self, _: int, event: TokenEvent) -> bytes:
         """The chunks of one event; none for text that is still held back."""
         self._tally.count(event.choice, event)
+        if self._are_bare and event.finish_reason is None and event.choice in self._begun:
+            return self._mould.event(event.choice, event.text) if event.text else b""
         chunks = b""
         if event.choice not in self._begun:
             self._begun.add(event.choice)

@@ -13,6 +13,7 @@ from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,
     Tally,
+    TextMould,
     Ticket,
     cache_debug,
     encode_json,
@@ -126,6 +127,7 @@ class CompletionChunks:
 
     def __init__(self, body: CompletionRequest, ticket: Ticket, prompts: Sequence[Prompt]) -> None:
         self._body = body
+        self._num_shown = body.num_shown
         self._shown = ShownChoices(body)
         self._prompts = prompts
         self._head = ticket.head("text_completion")
@@ -135,9 +137,22 @@ class CompletionChunks:
         self._num_chars: dict[int, int] = {}
         self._scores: dict[int, tuple[TokenLogprob | None, ...]] = {}
         self._waiting: dict[int, list[TokenEvent]] = {}
+        is_scored = body.logprobs is not None or body.prompt_logprobs is not None
+        self._are_bare = not (
+            body.echo or is_scored or body.return_token_ids or body.cache_debug or body.has_running_usage
+        )
+        self._mould = TextMould(
+            f'{self._opening}{{"index":',
+            ',"text":',
+            f',"logprobs":null,"finish_reason":null}}]{self._usage}}}',
+        )
 
     def add(self, prompt_index: int, event: TokenEvent) -> bytes:
         """The chunks of one event; none for text that is still held back."""
+        if self._are_bare and event.finish_reason is None:
+            index = prompt_index * self._num_shown + event.choice
+            self._tally.count(index, event)
+            return self._mould.event(index, event.text) if event.text else b""
         if not self._body.scores_prompt or prompt_index in self._scores:
             return self._chunk(prompt_index, event)
         if not event.prompt_logprobs and event.choice:
@@ -155,7 +170,7 @@ class CompletionChunks:
         return sse_event(encode_json({**self._head, "choices": [], "usage": usage}))
 
     def _chunk(self, prompt_index: int, event: TokenEvent) -> bytes:
-        index = prompt_index * self._body.num_shown + event.choice
+        index = prompt_index * self._num_shown + event.choice
         self._tally.count(index, event)
         is_first = index not in self._num_chars
         has_ids = self._body.return_token_ids and bool(event.token_ids)

@@ -96,7 +96,7 @@ SERVER = {
     "translate": _front(2),
     "sse": _front(2),
     "middleware": _front(2),
-    "connection": _front(2),
+    "connection": _front(2, "sse"),
     "errors": _front(1),
     "reasoning": _front(1, "tools"),
     "tools": _front(1),

@@ -23,6 +23,13 @@ loaded = [n for n in sys.modules if n in front or n.split(".")[0] in ("server", 
 print("LOADED", loaded, file=sys.stderr)
 sys.exit(status)
 """
+COLLECTING = """
+import gc, sys
+from engine.__main__ import main
+status = main(sys.argv[1:])
+print("COLLECTS", gc.isenabled(), "FROZE", gc.get_freeze_count() > 10_000, file=sys.stderr)
+sys.exit(status)
+"""
 
 
 @pytest.fixture
@@ -71,6 +78,15 @@ def test_it_serves_until_the_channel_ends_and_loads_no_front_module(start, tmp_p
 
     assert process.returncode == 0, log
     assert "LOADED []" in log
+
+
+def test_once_started_it_looks_for_garbage_but_not_among_what_it_has_loaded(start, tmp_path):
+    process, channel = start(write_tiny_checkpoint(tmp_path), "-c", COLLECTING)
+    receive_until(channel, Ready)
+    channel.close()
+    _, log = process.communicate(timeout=60)
+
+    assert "COLLECTS True FROZE True" in log
 
 
 def test_signals_to_the_terminal_are_the_servers_to_order(start, tmp_path):

@@ -86,6 +86,7 @@ def test_a_waiting_reader_is_woken_by_news():
         reading = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
         stream.put(event("a"))
+        stream.tell()
         return await reading
 
     assert with_stream(act) == event("a")
@@ -96,6 +97,7 @@ def test_a_reader_cancelled_while_it_waits_loses_nothing():
         reading = asyncio.create_task(anext(stream))
         await asyncio.sleep(0)
         stream.put(event("a"))
+        stream.tell()
         reading.cancel()
         await asyncio.wait({reading})
         return reading.cancelled(), await anext(stream)
@@ -163,20 +165,21 @@ def test_nothing_is_put_behind_the_end():
     with_stream(act)
 
 
-def test_what_waits_is_taken_without_waiting_and_its_listener_is_called_for_each_news():
+def test_what_waits_is_taken_without_waiting_and_its_listener_is_called_when_told_and_at_the_end():
     async def act(stream: TokenStream, aborts: Aborts) -> object:
         calls: list[bool] = []
-        stream.listen(lambda: calls.append(stream.is_exhausted))
+        stream.listen(lambda: calls.append(stream.is_over))
         nothing = stream.take()
         stream.put(event("a", count=1))
         stream.put(event("b", count=2))
         stream.put(event("x", choice=1, count=1))
+        stream.tell()
         taken = stream.take()
         stream.end()
         return nothing, taken, stream.take(), calls
 
     merged = [event("ab", count=2), event("x", choice=1, count=1)]
-    assert with_stream(act) == ([], merged, [], [False, False, False, True])
+    assert with_stream(act) == ([], merged, [], [False, True])
 
 
 def test_an_error_is_taken_once_after_the_events_before_it():

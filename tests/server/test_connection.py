@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 import uvicorn
 
-from server.connection import MAX_HEAD_BYTES, bounded
+from server.connection import MAX_HEAD_BYTES, BoundedConnection, bounded
 from server.serving import bind
+from server.sse import CONNECTION
 from tests.support.until import until
 
 LIMIT_S = 0.2
@@ -24,6 +25,7 @@ class Application:
     def __init__(self) -> None:
         self.num_gone = 0
         self.bodies: list[bytes] = []
+        self.could_write: list[bool] = []
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -38,11 +40,33 @@ class Application:
             if not message["more_body"]:
                 break
         self.bodies.append(body)
+        if scope["path"].startswith("/direct"):
+            await self.answer_directly(scope["state"][CONNECTION], receive, send, body)
+            return
         answer = b"x" * ANSWER_BYTES if scope["path"] == "/long" else body
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer[: len(answer) // 2], "more_body": True})
         await send({"type": "http.response.body", "body": answer[len(answer) // 2 :]})
+
+    async def answer_directly(self, connection: BoundedConnection, receive, send, body: bytes) -> None:
+        """Echoes each byte of a body as a part of its own; behind "!" until there is no room for more."""
+
+        def note() -> None:
+            self.could_write.append(connection.can_write_body())
+
+        note()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        note()
+        for byte in body:
+            connection.write_body(bytes([byte]))
+        if body.startswith(b"!"):
+            while connection.can_write_body():
+                connection.write_body(b"x" * (64 << 10))
+            note()
+            await receive()
+        await send({"type": "http.response.body", "body": b"|" + body})
+        note()
 
 
 class Served:
@@ -236,3 +260,42 @@ async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it():
             await asyncio.wait_for(reader.readexactly(ANSWER_BYTES // 8), PATIENCE_S)
             await asyncio.sleep(0.1)
         writer.close()
+
+
+@pytest.mark.anyio
+async def test_parts_of_an_answer_can_be_written_to_its_connection_at_once():
+    async with serving() as served:
+        reader, writer = await served.connect()
+        for _ in range(2):
+            writer.write(HEAD.replace(b"/echo", b"/direct") + b"\r\nabcd")
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+            body = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), PATIENCE_S)
+
+            assert b"transfer-encoding: chunked" in head.lower()
+            assert body == b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n5\r\n|abcd\r\n0\r\n\r\n"
+        writer.close()
+
+    assert served.app.could_write == [False, True, False] * 2
+
+
+@pytest.mark.anyio
+async def test_what_is_written_at_once_reaches_an_older_client_without_frames():
+    async with serving() as served:
+        reader, writer = await served.connect()
+        writer.write(b"POST /direct HTTP/1.0\r\nContent-Length: 4\r\n\r\nabcd")
+        sent = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        writer.close()
+
+    assert sent.partition(b"\r\n\r\n")[2] == b"abcd|abcd"
+
+
+@pytest.mark.anyio
+async def test_nothing_can_be_written_at_once_to_a_client_that_is_behind():
+    async with serving() as served:
+        _, writer = await served.connect(limit=1024)
+        writer.write(HEAD.replace(b"/echo", b"/direct") + b"\r\n!bcd")
+        await served.until_closed()
+        await until(lambda: len(served.app.could_write) == 4)
+        writer.close()
+
+    assert served.app.could_write == [False, True, False, False]

@@ -171,6 +171,15 @@ def test_a_signal_ends_an_idle_program_with_status_zero():
     assert "Traceback" not in log
 
 
+def test_once_it_serves_a_program_looks_for_garbage_but_not_among_what_it_has_loaded():
+    with program("observing") as server:
+        server.until(200)
+        server.signal(signal.SIGTERM)
+        _, log = server.wait()
+
+    assert "engine stops collecting=True has_frozen=True" in log
+
+
 @pytest.mark.parametrize("line", ["listening", "engine begins"])
 def test_a_signal_before_the_application_is_loaded_ends_with_status_zero(line):
     with program("observing") as server:

@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from engine import StepError
-from server.sse import TokenEventResponse
+from server.sse import CONNECTION, TokenEventResponse
 from server.streams import MergedStreams, open_streams
 from tests.server.test_streams import request
 from tests.support.bodies import CHAT_PATH, STREAMED_CHAT
@@ -20,6 +20,19 @@ class PlainChunks:
 
     def end(self):
         return b"[END]"
+
+
+class OpenConnection:
+    """Takes what is written to it, and passes it on like what is sent."""
+
+    def __init__(self, sent: list[dict]) -> None:
+        self._sent = sent
+
+    def can_write_body(self) -> bool:
+        return True
+
+    def write_body(self, body: bytes) -> None:
+        self._sent.append({"type": "written", "body": body})
 
 
 async def respond(streams: MergedStreams, received: list[dict] | None = None, **options) -> list[dict]:
@@ -60,6 +73,24 @@ async def streams_for(engine: FakeEngine):
 async def test_a_stream_is_its_chunks_then_its_end_then_done(streams_for):
     sent = await respond(await streams_for(Script(pieces=("a", "b"))))
 
+    assert body_of(sent) == b"ab[END]data: [DONE]\n\n"
+
+
+@pytest.mark.anyio
+async def test_chunks_are_written_to_a_connection_where_they_arrive_and_the_end_is_sent(streams_for, engine):
+    engine.gate.clear()
+    sent: list[dict] = []
+
+    async def send(message):
+        sent.append(message)
+        engine.gate.set()
+
+    response = TokenEventResponse(await streams_for(Script(pieces=("a", "b"))), PlainChunks(), "req_1")
+    state = {CONNECTION: OpenConnection(sent)}
+    await response({"type": "http", "method": "POST", "state": state}, silence, send)
+
+    kinds = [message["type"].rpartition(".")[2] for message in sent]
+    assert kinds == ["start", "written", "written", "body", "body"]
     assert body_of(sent) == b"ab[END]data: [DONE]\n\n"
 
 

@@ -2,7 +2,15 @@ import asyncio
 
 import pytest
 
-from engine import FinishReason, OverloadedError, Request, SamplingParams, StepError
+from engine import (
+    FinishReason,
+    OverloadedError,
+    Request,
+    SamplingParams,
+    StepError,
+    TokenEvent,
+    TokenStream,
+)
 from server.streams import MergedStreams, open_streams
 from tests.support.fake_engine import FakeEngine, Script
 
@@ -19,6 +27,104 @@ async def read_all(streams: MergedStreams) -> list[tuple[int, str]]:
     while arrived := await streams.ready():
         told.extend((index, event.text) for index, event in arrived)
     return told
+
+
+class ListSink:
+    """Keeps what it takes, while it is open; fails if it is to."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.is_failing = False
+        self.taken: list[list[tuple[int, str]]] = []
+
+    def can_take(self) -> bool:
+        return self.is_open
+
+    def take(self, arrived: list[tuple[int, TokenEvent]]) -> None:
+        if self.is_failing:
+            raise ZeroDivisionError
+        self.taken.append([(index, event.text) for index, event in arrived])
+
+
+class Poured:
+    """Two streams, merged, with a sink and a reader that waits already."""
+
+    def __init__(self) -> None:
+        self.sink = ListSink()
+        self.streams = [TokenStream(request(name), on_abort=lambda: None) for name in "ab"]
+        self.merged = MergedStreams(self.streams)
+        self.merged.pour(self.sink.take, can_take=self.sink.can_take)
+        self.reading = asyncio.create_task(self.merged.ready())
+
+    def say(self, index: int, *texts: str, end: FinishReason | None = None) -> None:
+        """News of a stream, told together."""
+        for text in texts:
+            self.streams[index].put(TokenEvent(0, text, (1,), (), 1, end))
+        self.streams[index].tell()
+
+    async def read(self) -> list[tuple[int, str]]:
+        return [(index, event.text) for index, event in await self.reading]
+
+
+@pytest.fixture
+async def poured():
+    made = Poured()
+    await asyncio.sleep(0)
+    yield made
+    made.reading.cancel()
+    await asyncio.gather(made.reading, return_exceptions=True)
+    await made.merged.aclose()
+
+
+async def test_what_arrives_while_the_reader_waits_goes_to_the_sink_at_once(poured: Poured):
+    poured.say(1, "b", "c")
+    poured.say(0, "a")
+
+    assert poured.sink.taken == [[(1, "bc")], [(0, "a")]]
+    assert not poured.reading.done()
+
+
+async def test_what_the_sink_cannot_take_is_read_and_nothing_overtakes_it(poured: Poured):
+    poured.sink.is_open = False
+    poured.say(0, "first")
+    poured.sink.is_open = True
+    poured.say(0, "second")
+
+    assert await poured.read() == [(0, "firstsecond")]
+    assert poured.sink.taken == []
+
+
+async def test_before_the_reader_comes_back_nothing_goes_to_the_sink(poured: Poured):
+    poured.sink.is_open = False
+    poured.say(0, "one")
+    await poured.read()
+    poured.sink.is_open = True
+    poured.say(0, "two")
+    poured.reading = asyncio.create_task(poured.merged.ready())
+
+    assert await poured.read() == [(0, "two")]
+    assert poured.sink.taken == []
+
+
+async def test_the_last_events_of_a_stream_are_the_readers_and_the_others_go_on(poured: Poured):
+    poured.streams[0].put(TokenEvent(0, "end", (1,), (), 1, FinishReason.STOP))
+    poured.streams[0].end()
+
+    assert await poured.read() == [(0, "end")]
+
+    poured.reading = asyncio.create_task(poured.merged.ready())
+    await asyncio.sleep(0)
+    poured.say(1, "more")
+
+    assert poured.sink.taken == [[(1, "more")]]
+
+
+async def test_an_error_of_the_sink_is_the_readers(poured: Poured):
+    poured.sink.is_failing = True
+    poured.say(0, "a")
+
+    with pytest.raises(ZeroDivisionError):
+        await poured.read()
 
 
 async def test_all_events_of_all_streams_come_with_their_index(engine: FakeEngine):

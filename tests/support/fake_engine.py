@@ -95,6 +95,11 @@ class FakeStream:
         return await anext(self._events)
 
     @property
+    def is_over(self) -> bool:
+        assert self._playing is not None
+        return self._playing.done()
+
+    @property
     def is_exhausted(self) -> bool:
         assert self._playing is not None
         return self._playing.done() and not self._waiting and self._error is None

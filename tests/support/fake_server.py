@@ -3,12 +3,14 @@
 answering   answers as the fake engine does
 endless     never ends an answer by itself
 loading     is never ready
-observing   tells, when its first task gets a turn, whether the HTTP application is loaded
+observing   tells, when its first task gets a turn, whether the HTTP application is loaded, and when it is
+            stopped whether garbage is looked for
 broken      fails for good, with a ConfigError
 crashing    fails for good, with another error
 """
 
 import asyncio
+import gc
 import logging
 import sys
 
@@ -38,6 +40,12 @@ class ObservingEngine(FakeEngine):
     async def begin(self) -> None:
         is_loaded = hasattr(sys.modules.get("server.app"), "create_app")
         logger.info("engine begins application_loaded=%s", is_loaded)
+
+    async def stop(self, drain_s: float = 0.0) -> None:
+        logger.info(
+            "engine stops collecting=%s has_frozen=%s", gc.isenabled(), gc.get_freeze_count() > 10_000
+        )
+        await super().stop(drain_s)
 
 
 FAILURES = {

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 import engine.__main__ as program
+import engine.build
 from engine.build import BuiltEngine, build_engine
 from engine.channel import HEADER_BYTES
 from engine.config import EngineConfig
@@ -101,5 +102,5 @@ def build(config: EngineConfig, receive: Callable[[], ToEngine | None], outbox: 
 
 
 if __name__ == "__main__":
-    program.build_engine = build
+    engine.build.build_engine = build
     sys.exit(program.main(sys.argv[1:]))

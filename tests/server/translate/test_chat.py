@@ -5,7 +5,7 @@ import pytest
 from engine import ContextLengthError, FinishReason, RequestError
 from server.schemas.chat import ChatChunk, ChatCompletionRequest
 from server.translate.chat import ChatChunks, ChatFold, to_request
-from server.translate.generation import Ticket
+from server.translate.generation import Ticket, encode_json, sse_event
 from tests.server.translate.test_generation import event, plain_usage
 from tests.support.fake_engine import FakeTokenizer, scored
 
@@ -93,6 +93,18 @@ def test_a_choice_is_its_role_its_text_and_its_end():
         {},
     ]
     assert [choice["finish_reason"] for choice in choices] == [None, None, None, "stop"]
+
+
+@pytest.mark.parametrize("options", [{}, {"include_usage": True}], ids=["", "with usage"])
+def test_a_chunk_of_text_alone_has_the_bytes_of_its_members_in_order(options):
+    chunks = ChatChunks(read(n=2, stream=True, stream_options=options), TICKET, PROMPT_IDS)
+    chunks.add(0, event("first", choice=1))
+    usage = {"usage": None} if options else {}
+    choice = {"index": 1, "delta": {"content": 'é"\u2028'}, "logprobs": None, "finish_reason": None}
+
+    assert chunks.add(0, event('é"\u2028', choice=1)) == sse_event(
+        encode_json({**TICKET.head("chat.completion.chunk"), "choices": [choice], **usage})
+    )
 
 
 def test_every_choice_has_its_own_role_and_end():

@@ -6,7 +6,7 @@ import pytest
 from engine import FinishReason
 from server.schemas.completions import CompletionChunk, CompletionRequest
 from server.translate.completions import CompletionChunks, CompletionFold, to_requests
-from server.translate.generation import Ticket
+from server.translate.generation import Ticket, encode_json, sse_event
 from server.translate.prompt import Prompt
 from tests.server.translate.test_chat import chunks_of
 from tests.server.translate.test_generation import event, plain_usage
@@ -77,6 +77,17 @@ def test_choices_are_numbered_prompt_by_prompt():
 
     assert [chunk["choices"][0]["index"] for chunk in streamed(read(n=2), *events)] == [0, 1, 2, 3]
     assert [choice["index"] for choice in folded(read(n=2), *events)["choices"]] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("options", [{}, {"include_usage": True}], ids=["", "with usage"])
+def test_a_chunk_of_text_alone_has_the_bytes_of_its_members_in_order(options):
+    chunks = CompletionChunks(read(n=2, stream=True, stream_options=options), TICKET, PROMPTS)
+    usage = {"usage": None} if options else {}
+    choice = {"index": 3, "text": 'é"\u2028', "logprobs": None, "finish_reason": None}
+
+    assert chunks.add(1, event('é"\u2028', choice=1)) == sse_event(
+        encode_json({**TICKET.head("text_completion"), "choices": [choice], **usage})
+    )
 
 
 def test_the_last_chunk_of_a_choice_has_its_finish_reason():

@@ -6,6 +6,7 @@ from engine import FinishReason, TokenEvent, TokenLogprob
 from server.translate.generation import (
     GatheredChoice,
     Tally,
+    TextMould,
     Ticket,
     encode_json,
     sse_event,
@@ -58,6 +59,13 @@ def test_an_event_is_one_line_whatever_it_says(text):
 
     assert written.decode().splitlines() == [written.decode().strip(), ""]
     assert json.loads(written.removeprefix(b"data: ")) == text
+
+
+@pytest.mark.parametrize("text", ["a", 'q"\\\n', "\u2028\x00\x85", "é🙂"])
+def test_a_mould_makes_the_same_bytes_as_the_encoder(text):
+    mould = TextMould('{"index":', ',"text":', ',"end":null}')
+
+    assert mould.event(3, text) == sse_event(encode_json({"index": 3, "text": text, "end": None}))
 
 
 def test_a_ticket_opens_every_answer():
