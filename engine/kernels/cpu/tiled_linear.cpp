@@ -147,10 +147,11 @@ class TiledPanel {
   }
 
   void write() const {
+    const Floats factors[2] = {strips_[0].weights.factors(), strips_[1].weights.factors()};
     for (int row = 0; row < task_.num_rows; ++row)
       for (int side = 0; side < 2; ++side)
         write_outputs(task_, task_.output + task_.output_stride * row, side,
-                      load<Floats>(scratch_.sums[row / TILE_ROWS][side][row % TILE_ROWS]) * strips_[side].weights.factors());
+                      load<Floats>(scratch_.sums[row / TILE_ROWS][side][row % TILE_ROWS]) * factors[side]);
   }
 
   const PanelTask& task_;
@@ -229,9 +230,10 @@ class FewRows {
     settle_memory(&scratch_);
     for (int strip = 0; strip < NUM_STRIPS; ++strip) {
       const PanelTask& task = tasks_[strip / 2];
+      const Floats factors = strips[strip].weights.factors();
       for (int row = 0; row < task.num_rows; ++row)
         write_outputs(task, task.output + task.output_stride * row, strip % 2,
-                      load<Floats>(scratch_.sums[strip / 2][strip % 2][row]) * strips[strip].weights.factors());
+                      load<Floats>(scratch_.sums[strip / 2][strip % 2][row]) * factors);
     }
   }
 
