@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from engine.execution.device import (
     choose_cache_dtype,
     choose_device,
     choose_dtype,
+    choose_mixed_tokens,
     choose_steps_in_flight,
     cpu_cache_bytes,
     requested_dtype,
@@ -96,7 +97,8 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     layout, runner = place(decoder, masks, _Progress(outbox, "decode steps").report)
     _log_memory(layout, spec, decoder)
     pool = CachePool(layout)
-    scheduler = Scheduler(config.scheduling, pool, frozenset(spec.eos_ids))
+    scheduling = replace(config.scheduling, max_mixed_tokens=choose_mixed_tokens(config.scheduling, device))
+    scheduler = Scheduler(scheduling, pool, frozenset(spec.eos_ids))
     rules = IntakeRules(
         layout=layout,
         tokens=ModelTokens(vocab_size=spec.vocab_size, eos_ids=spec.eos_ids),

@@ -86,7 +86,8 @@ class SchedulingConfig:
     """What one step may hold, and how many sequences there may be.
 
     `max_step_tokens` is the token budget of a step; `max_chunk_tokens` the most uncommitted
-    positions of one sequence (the C of the ring); `steps_in_flight` 1, or 2 with look-ahead; None is 2 on a
+    positions of one sequence (the C of the ring); `max_mixed_tokens` the budget of longer chunks in a step that also
+    decodes, None for 128 on a CPU and for no bound of its own on a GPU; `steps_in_flight` 1, or 2 with look-ahead; None is 2 on a
     GPU, and 1 on a CPU, which computes a step while it is begun.
     `max_per_key` is the most sequences of one caller, None for no limit of its own. With
     `admission` optimistic a sequence begins when what it needs now is free, with guaranteed when
@@ -95,6 +96,7 @@ class SchedulingConfig:
 
     max_step_tokens: int = 512
     max_chunk_tokens: int = 256
+    max_mixed_tokens: int | None = None
     max_running: int = 64
     max_waiting: int = 256
     max_per_key: int | None = None
@@ -106,8 +108,9 @@ class SchedulingConfig:
         for name in ("max_step_tokens", "max_chunk_tokens", "max_running"):
             _at_least(name, getattr(self, name), 1)
         _at_least("max_waiting", self.max_waiting, 0)
-        if self.max_per_key is not None:
-            _at_least("max_per_key", self.max_per_key, 1)
+        for name in ("max_per_key", "max_mixed_tokens"):
+            if (value := getattr(self, name)) is not None:
+                _at_least(name, value, 1)
         _one_of("admission", self.admission, ADMISSIONS)
         if not 0 < self.priority_ageing_s <= MAX_AGEING_S:
             raise ConfigError(

@@ -188,6 +188,11 @@ class Settings(PullSettings):
     )
     max_step_tokens: int = Field(512, description="Most tokens that one step of the engine computes.")
     max_chunk_tokens: int = Field(256, description="Most tokens of one sequence in one step.")
+    max_mixed_tokens: int | None = Field(
+        None,
+        description="Most prompt tokens of a step in which other answers go on: fewer let those wait less; "
+        "left out: 128 on a CPU, as many as the step has room for on a GPU.",
+    )
     max_running: int = Field(64, description="Most sequences computed at the same time.")
     max_waiting: int = Field(
         256, description="Most sequences that wait for a place; beyond it the answer is 503."
@@ -340,6 +345,7 @@ class Settings(PullSettings):
             scheduling=SchedulingConfig(
                 max_step_tokens=self.max_step_tokens,
                 max_chunk_tokens=self.max_chunk_tokens,
+                max_mixed_tokens=self.max_mixed_tokens,
                 max_running=self.max_running,
                 max_waiting=self.max_waiting,
                 max_per_key=self.max_per_key,

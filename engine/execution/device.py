@@ -9,6 +9,7 @@ from engine.config import CacheConfig, ModelConfig, SchedulingConfig
 from engine.errors import ConfigError
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU_MIXED_TOKENS = 128
 DEFAULT_CPU_CACHE_BYTES = 256 << 20
 DTYPES = {
     "float32": torch.float32,
@@ -80,6 +81,17 @@ def num_usable_cores(quota_file: Path = CGROUP_QUOTA) -> int:
     except (OSError, ValueError):  # no cgroup v2 here
         return num_cores
     return num_cores if quota == "max" else max(1, min(num_cores, -(-int(quota) // int(period))))
+
+
+def choose_mixed_tokens(config: SchedulingConfig, device: torch.device) -> int:
+    """As many as `config` names; else few on a CPU, where a step's time grows with every token of it.
+
+    Answers that are being streamed wait for the prompts in their step: 128 tokens take as long as some three
+    steps of 16 decodes, and with a few hundred the weights are read seldom enough already.
+    """
+    if config.max_mixed_tokens is not None:
+        return config.max_mixed_tokens
+    return config.max_step_tokens if device.type == "cuda" else CPU_MIXED_TOKENS
 
 
 def choose_steps_in_flight(config: SchedulingConfig, device: torch.device) -> int:

@@ -111,13 +111,13 @@ class Scheduler:
         """The next step: a token for each running sequence that decodes, then longer chunks.
 
         The tokens of decodes are set aside from the budget first, so a long prompt delays nobody
-        by more than the step it is in. What is left admits waiting sequences, unless somebody is
+        by more than the step it is in, and a step that decodes takes few others. What is left admits waiting sequences, unless somebody is
         short of blocks already. The plan is empty only when nothing is left to
         do, or what is left waits for a step in flight.
         """
         chunks: list[Chunk] = []
         wanted = [(sequence, sequence.num_to_plan) for sequence in self._running]
-        budget = self._config.max_step_tokens - [num_wanted for _, num_wanted in wanted].count(1)
+        budget = self._chunk_budget([num_wanted for _, num_wanted in wanted].count(1))
         is_short = False
         for sequence, num_wanted in wanted:
             if sequence.state is not SequenceState.RUNNING or sequence.must_preempt:
@@ -244,6 +244,12 @@ class Scheduler:
             if holder is None:
                 return False
             self._preempt_when_idle(holder, ask=True)
+
+    def _chunk_budget(self, num_decodes: int) -> int:
+        """Tokens that are left for longer chunks beside so many decodes."""
+        left = self._config.max_step_tokens - num_decodes
+        most = self._config.max_mixed_tokens
+        return left if num_decodes == 0 or most is None else min(left, most)
 
     def _chunk_size(self, sequence: Sequence, num_wanted: int, budget: int) -> int:
         """How many of the positions that the sequence wants it may compute next.

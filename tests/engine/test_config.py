@@ -36,6 +36,7 @@ def engine(**fields: object) -> EngineConfig:
         (SchedulingConfig, "max_running", 0, "at least 1"),
         (SchedulingConfig, "max_waiting", -1, "at least 0"),
         (SchedulingConfig, "steps_in_flight", 3, "1 or 2"),
+        (SchedulingConfig, "max_mixed_tokens", 0, "at least 1"),
         (SchedulingConfig, "max_per_key", 0, "at least 1"),
         (SchedulingConfig, "admission", "strict", "one of optimistic, guaranteed"),
         (SchedulingConfig, "priority_ageing_s", 0.0, "above 0"),

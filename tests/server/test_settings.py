@@ -174,6 +174,7 @@ def test_every_engine_setting_reaches_the_engine():
         "memory_fraction": 0.5,
         "max_step_tokens": 64,
         "max_chunk_tokens": 32,
+        "max_mixed_tokens": 16,
         "max_running": 5,
         "max_waiting": 6,
         "max_per_key": 3,

@@ -67,6 +67,18 @@ def test_one_step_is_looked_ahead_on_a_gpu_unless_told_otherwise(asked, device, 
     assert devices.choose_steps_in_flight(config, torch.device(device)) == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [(None, "cuda", 512), (None, "cpu", 128), (7, "cuda", 7), (300, "cpu", 300)],
+)
+def test_a_step_that_decodes_takes_few_tokens_of_prompts_on_a_cpu_unless_told_otherwise(
+    asked, device, expected
+):
+    config = SchedulingConfig(max_step_tokens=512, max_mixed_tokens=asked)
+
+    assert devices.choose_mixed_tokens(config, torch.device(device)) == expected
+
+
 def test_threads_default_to_the_cores_this_process_may_use():
     before = torch.get_num_threads()
     try:

@@ -76,6 +76,23 @@ def test_a_decode_never_waits_for_a_long_prompt():
     assert bench.step()[0] == {0: (3, 4), 1: (7, 14)}
 
 
+def test_a_step_that_decodes_takes_few_tokens_of_prompts():
+    bench = Bench(None, max_mixed_tokens=3)
+    bench.add(2)
+    bench.step()
+    bench.add(30)
+
+    assert bench.step()[0] == {0: (2, 3), 1: (0, 3)}
+    assert bench.step()[0] == {0: (3, 4), 1: (3, 6)}
+
+
+def test_a_step_of_prompts_alone_takes_as_many_tokens_as_ever():
+    bench = Bench(None, max_mixed_tokens=3)
+    bench.add(20)
+
+    assert [bench.step()[0] for _ in range(3)] == [{0: (0, 8)}, {0: (8, 16)}, {0: (16, 20)}]
+
+
 def test_prompts_share_a_step_under_the_token_budget():
     bench = Bench(None)
     bench.add(3)
