@@ -34,7 +34,7 @@ struct Rows {
 };
 
 // Where tiles read inputs, these are so many times as large: weights in tiles are tiny, and tile products take
-// subnormal results for zeros.
+// subnormal results for zeros. So inputs, and sums of dense weights' products, are finite below 2^64 only.
 constexpr float TILED_INPUT_FACTOR = 0x1p64f;
 
 constexpr int LOW_BITS = 4;

@@ -264,7 +264,7 @@ int64_t rs_segment_bytes(const rs_segment* segment, int32_t in_size) {
 }
 
 void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
-                const int32_t* row_order) {
+             const int32_t* row_order) {
   uint8_t* tiles = const_cast<uint8_t*>(segment->tiles);
   memset(tiles, 0, static_cast<size_t>(rs_segment_bytes(segment, in_size)));
   for (int output = 0; output < segment->out_size; ++output) {

@@ -57,6 +57,7 @@ class ThreadPool {
   struct Left {
     uint64_t first : 28, end : 28, longest : 8;
   };
+  static_assert(sizeof(Left) == sizeof(uint64_t) && std::atomic<Left>::is_always_lock_free);
   struct alignas(64) Share {
     std::atomic<Left> left{};
   };

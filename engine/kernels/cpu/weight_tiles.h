@@ -13,7 +13,9 @@ constexpr size_t TILE_BYTES = 1024;
 // A group of 32 inputs of a packed tile, to bfloat16: weights times 2^(e - 112), with an exponent e for each output.
 // Codes are taken as they stand in 16-bit words for float16, which makes them subnormal numbers, as fast as others;
 // `rs_pack` chose e such that d makes up for that. Products d * u + m are rounded to float16, and from there a shift
-// by three bits, rounded, leads to bfloat16: its bias is larger by 112. What is subnormal counts as zero.
+// by three bits, rounded, leads to bfloat16: its bias is larger by 112. What is subnormal counts as zero: weights below
+// 1/64 of the largest d of their output, of eight bits below 1/16. That is less than what the largest weights are
+// rounded by, but it is all of a group whose d is a thousandth of another's.
 template <int BITS, int SCALES>
 class Unpacker {
  public:

@@ -143,6 +143,23 @@ def test_an_output_of_large_weights_takes_nothing_from_the_others(kernels, type_
     assert errors.max() < (2**-8 if kernels.level == "amx" else 2 * CODE_STEP)
 
 
+@pytest.mark.parametrize(("type_name", "part"), [("Q4_0", 1 / 64), ("Q4_1", 1 / 64), ("Q8_0", 1 / 16)])
+@pytest.mark.parametrize("ratio", [1e-1, 1e-2, 1e-3])
+def test_small_groups_beside_large_ones_lose_no_more_than_a_part_of_the_largest_scale(
+    kernels, type_name, part, ratio
+):
+    weight = draw(32, 64).numpy()
+    weight[:, 32:] *= ratio
+    blocks = gguf.quantize(weight, gguf.GGMLQuantizationType[type_name]).view(np.uint8)
+    weight = torch.from_numpy(gguf.dequantize(blocks, gguf.GGMLQuantizationType[type_name]))
+    scales = torch.from_numpy(blocks.reshape(32, 2, -1)[:, :, :2].copy().view(np.float16).astype(np.float32))
+
+    output = kernels.linear(torch.eye(64), packed_weights(kernels, torch.from_numpy(blocks), type_name))
+
+    lost = part * scales.abs().amax(dim=1)  # of each output
+    assert ((output.T - weight).abs() <= 2**-8 * weight.abs() + lost).all()
+
+
 def test_weights_of_zero_stay_zeros_beside_large_ones(kernels):
     weight = np.zeros((32, 64), dtype=np.float32)
     weight[:, ::32], weight[:, 32:] = -1e-3, 100.0
