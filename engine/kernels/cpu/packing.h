@@ -37,7 +37,7 @@ constexpr int num_panels(int out_size) { return (out_size + PANEL_OUTPUTS - 1) /
 constexpr size_t code_bytes(int code_bits) { return static_cast<size_t>(code_bits) * TILE_OUTPUTS * GROUP / 8; }
 
 // A code of 1, where it stands in a 16-bit word when bfloat16 tiles are made, is 2^-code_exponent as a float16.
-constexpr int code_exponent(int code_bits) { return code_bits == 4 ? 22 : 24; }
+constexpr int code_exponent(int code_bits) { return code_bits == 4 ? 18 : 22; }
 
 constexpr size_t scale_bytes(int scales) {
   switch (scales) {

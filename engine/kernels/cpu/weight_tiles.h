@@ -11,11 +11,11 @@ namespace {
 constexpr size_t TILE_BYTES = 1024;
 
 // A group of 32 inputs of a packed tile, to bfloat16: weights times 2^(e - 112), with an exponent e for each output.
-// Codes are taken as they stand in 16-bit words for float16, which makes them subnormal numbers, as fast as others;
+// Codes are shifted to the upper bits of a float16's fraction, which makes them subnormal numbers, as fast as others;
 // `rs_pack` chose e such that d makes up for that. Products d * u + m are rounded to float16, and from there a shift
 // by three bits, rounded, leads to bfloat16: its bias is larger by 112. What is subnormal counts as zero: weights below
-// 1/64 of the largest d of their output, of eight bits below 1/16. That is less than what the largest weights are
-// rounded by, but it is all of a group whose d is a thousandth of another's.
+// 1/1024 of the largest d of their output, of eight bits below 1/64. That is less than what the largest weights are
+// rounded by, but much of a group whose d is that small a part of another's.
 template <int BITS, int SCALES>
 class Unpacker {
  public:
@@ -59,21 +59,20 @@ class Unpacker {
 
  private:
   static RS_INLINE void unpack_codes(const uint8_t* packed, uint8_t* tile, __m512h d, __m512h m) {
-    const __m512h sixteenth = _mm512_mul_ph(d, _mm512_set1_ph(static_cast<_Float16>(0.0625f)));
 #pragma GCC unroll 8
     for (int step = 0; step < BITS; ++step) {
       __m512i words = _mm512_loadu_si512(packed + 64 * step);
       asm("" : "+v"(words));  // or it is loaded anew for every use
       if constexpr (BITS == 4) {
-        const __m512i low = _mm512_set1_epi16(0x003c), high = _mm512_set1_epi16(0x03c0);
-        const __m512i front = _mm512_slli_epi16(words, 2), back = _mm512_srli_epi16(words, 6);
-        store_row(tile, 4 * step, _mm512_and_si512(front, low), d, m);
-        store_row(tile, 4 * step + 1, _mm512_and_si512(front, high), sixteenth, m);
-        store_row(tile, 4 * step + 2, _mm512_and_si512(back, low), d, m);
-        store_row(tile, 4 * step + 3, _mm512_and_si512(back, high), sixteenth, m);
+        const __m512i place = _mm512_set1_epi16(0x03c0);
+        store_row(tile, 4 * step, _mm512_and_si512(_mm512_slli_epi16(words, 6), place), d, m);
+        store_row(tile, 4 * step + 1, _mm512_and_si512(_mm512_slli_epi16(words, 2), place), d, m);
+        store_row(tile, 4 * step + 2, _mm512_and_si512(_mm512_srli_epi16(words, 2), place), d, m);
+        store_row(tile, 4 * step + 3, _mm512_and_si512(_mm512_srli_epi16(words, 6), place), d, m);
       } else {
-        store_row(tile, 4 * (step % 4) + step / 4, _mm512_and_si512(words, _mm512_set1_epi16(0xff)), d, m);
-        store_row(tile, 4 * (step % 4) + step / 4 + 2, _mm512_srli_epi16(words, 8), d, m);
+        const __m512i place = _mm512_set1_epi16(0x03fc);
+        store_row(tile, 4 * (step % 4) + step / 4, _mm512_and_si512(_mm512_slli_epi16(words, 2), place), d, m);
+        store_row(tile, 4 * (step % 4) + step / 4 + 2, _mm512_and_si512(_mm512_srli_epi16(words, 6), place), d, m);
       }
     }
   }
