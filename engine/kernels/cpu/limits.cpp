@@ -6,11 +6,18 @@
 
 namespace RS_LEVEL {
 
-// A number that depends on every word, so that none is left out.
+// A number that depends on every word, so that none is left out. Four places at a time, each sent for some lines
+// before: one place alone brings half to two thirds as many bytes to a core.
 int32_t read_all(const uint8_t* memory, size_t num_bytes) {
-  Words sums[4] = {};
-  for (size_t at = 0; at + 256 <= num_bytes; at += 256)
-    for (size_t i = 0; i < 4; ++i) sums[i] += load<Words>(memory + at + 64 * i);
+  constexpr size_t PLACES = 4, AHEAD = 4096;
+  const size_t part = num_bytes / PLACES / 64 * 64;
+  Words sums[PLACES] = {};
+  for (size_t at = 0; at < part; at += 64)
+    for (size_t place = 0; place < PLACES; ++place) {
+      const uint8_t* line = memory + place * part + at;
+      __builtin_prefetch(line + AHEAD);
+      sums[place] += load<Words>(line);
+    }
   return sum_of((Ints)((sums[0] + sums[1]) + (sums[2] + sums[3])));
 }
 
