@@ -75,7 +75,10 @@ class PackedPlace:
 
     def fill(self, source: WeightSource, name: str) -> None:
         """Pack tensor `name`."""
-        self.projection.pack(self.first_row, source.stored(name))
+        try:
+            self.projection.pack(self.first_row, source.stored(name))
+        except CheckpointError as error:
+            raise CheckpointError(f"{name}: {error}") from error
 
     @property
     def shape(self) -> tuple[int, ...]:

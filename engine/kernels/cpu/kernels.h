@@ -122,11 +122,12 @@ RS_API int32_t rs_level_supported(int32_t level);
 RS_API rs_context* rs_create(int32_t num_threads, int32_t level);
 RS_API void rs_destroy(rs_context* context);
 
-// Bytes that a segment's tiles take, and the packing of rows into them. `source` is a GGML tensor type; row i of the
-// segment is row row_order[i] of the source (i itself where it is null).
+// Bytes that a segment's tiles take, and the packing of rows into them; false where a scale is infinite or no
+// number. `source` is a GGML tensor type; row i of the segment is row row_order[i] of the source (i itself where it
+// is null).
 RS_API int64_t rs_segment_bytes(const rs_segment* segment, int32_t in_size);
-RS_API void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows,
-                    int64_t row_bytes, const int32_t* row_order);
+RS_API int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows,
+                       int64_t row_bytes, const int32_t* row_order);
 // Row `row` of a segment as float32, for tests and look-ups.
 RS_API void rs_unpack_row(const rs_segment* segment, int32_t in_size, int32_t row, float* values);
 

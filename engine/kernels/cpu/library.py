@@ -137,7 +137,7 @@ SIGNATURES: dict[str, tuple[object, Sequence[object]]] = {
     "rs_create": (_CONTEXT, (c_int32, c_int32)),
     "rs_destroy": (None, (_CONTEXT,)),
     "rs_segment_bytes": (c_int64, (POINTER(Segment), c_int32)),
-    "rs_pack": (None, (POINTER(Segment), c_int32, c_int32, c_void_p, c_int64, c_void_p)),
+    "rs_pack": (c_int32, (POINTER(Segment), c_int32, c_int32, c_void_p, c_int64, c_void_p)),
     "rs_unpack_row": (None, (POINTER(Segment), c_int32, c_int32, _FLOATS)),
     "rs_norm_residual": (
         None,

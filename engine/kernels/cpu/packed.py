@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.errors import CheckpointError
 from engine.kernels.cpu.library import MAX_SEGMENTS, LinearWeights, Segment
 
 GROUP = 32
@@ -80,7 +81,10 @@ class PackedWeights:
             self.weights.segments[index].out_size = size
 
     def pack(self, first_row: int, rows: StoredRows) -> Tensor:
-        """Pack the tensor whose rows begin at `first_row` of the projection; its tiles. From any thread."""
+        """Pack the tensor whose rows begin at `first_row` of the projection; its tiles. From any thread.
+
+        Raises CheckpointError for scales that are infinite or no numbers.
+        """
         index = self._segment_from(first_row)
         packing = FORMATS[rows.type_name]
         assert len(rows.stored) == self.out_sizes[index]
@@ -91,7 +95,7 @@ class PackedWeights:
         tiles = torch.empty(num_bytes, dtype=torch.uint8)
         self._kept.append(tiles)
         segment.tiles = tiles.data_ptr()
-        self._library.rs_pack(
+        is_sound = self._library.rs_pack(
             ctypes.byref(segment),
             self.in_size,
             packing.source,
@@ -99,6 +103,8 @@ class PackedWeights:
             rows.stored.stride(0),
             None if rows.row_order is None else rows.row_order.data_ptr(),
         )
+        if not is_sound:
+            raise CheckpointError("a scale of its weights is infinite or no number: the file is damaged")
         return tiles
 
     def unpacked(self) -> Tensor:

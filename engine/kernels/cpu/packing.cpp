@@ -29,8 +29,10 @@ uint16_t half_at(const uint8_t* bytes) {
   return bits;
 }
 
-// The exponent's bias is mended by one product, which is right for subnormal numbers too.
+// The exponent's bias is mended by one product, which is right for subnormal numbers too. What is infinite or no
+// number is no number.
 float from_half(uint16_t bits) {
+  if ((bits & 0x7c00) == 0x7c00) return NAN;
   const uint32_t wide = static_cast<uint32_t>(bits & 0x7fff) << 13;
   float magnitude;
   memcpy(&magnitude, &wide, sizeof magnitude);
@@ -198,10 +200,12 @@ void pack_dense_row(int in_size, int32_t source, const uint8_t* row, int lane, u
 // The largest scale of a row, and a bound of its weights.
 struct Reach {
   float scale = 0.0f, weight = 0.0f;
+  bool is_finite = true;
 
   void include(const rs_segment& segment, const Group& group) {
     const int last = (1 << segment.code_bits) - 1;
     const float d = std::fabs(group.d);
+    is_finite = is_finite && std::isfinite(group.d) && (segment.scales == RS_CENTRED_F16 || std::isfinite(group.m));
     scale = std::max(scale, d);
     if (segment.scales == RS_CENTRED_F16)
       weight = std::max(weight, d * static_cast<float>(std::max(segment.centre, last - segment.centre)));
@@ -209,16 +213,17 @@ struct Reach {
       weight = std::max(weight, d * static_cast<float>(last) + std::fabs(group.m));
   }
 
-  // Takes weights, and scales for their codes, below 2^15. Zero where a scale is no number, for then nothing helps.
+  // Takes weights, and scales for their codes, below 2^15.
   int exponent(int code_bits) const {
-    if (weight == 0.0f || !std::isfinite(weight)) return 0;
+    if (weight == 0.0f || !is_finite) return 0;
     const int of_weight = 14 - std::ilogb(weight);
     const int of_scale = scale > 0.0f ? 14 - std::ilogb(scale) - code_exponent(code_bits) : of_weight;
     return std::clamp(std::min(of_weight, of_scale), -60, 60);
   }
 };
 
-void pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
+// False where a scale is infinite or no number.
+bool pack_affine_row(const rs_segment& segment, int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
   uint8_t* groups = tile + head_bytes(segment.scales);
   Reach reach;
   for (int index = 0; index < num_groups(in_size); ++index) {
@@ -229,6 +234,7 @@ void pack_affine_row(const rs_segment& segment, int in_size, int32_t source, con
   }
   const float exponent = static_cast<float>(reach.exponent(segment.code_bits));
   memcpy(tile + sizeof exponent * static_cast<size_t>(lane), &exponent, sizeof exponent);
+  return reach.is_finite;
 }
 
 // Where a group's input stands in bfloat16 tiles.
@@ -263,10 +269,11 @@ int64_t rs_segment_bytes(const rs_segment* segment, int32_t in_size) {
   return static_cast<int64_t>(tile_bytes(*segment, in_size)) * 2 * num_panels(segment->out_size);
 }
 
-void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
+int32_t rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const void* rows, int64_t row_bytes,
              const int32_t* row_order) {
   uint8_t* tiles = const_cast<uint8_t*>(segment->tiles);
   memset(tiles, 0, static_cast<size_t>(rs_segment_bytes(segment, in_size)));
+  bool is_finite = true;
   for (int output = 0; output < segment->out_size; ++output) {
     const int64_t from = row_order ? row_order[output] : output;
     const uint8_t* row = static_cast<const uint8_t*>(rows) + from * row_bytes;
@@ -274,8 +281,9 @@ void rs_pack(const rs_segment* segment, int32_t in_size, int32_t source, const v
     if (segment->scales == RS_DENSE_BF16)
       pack_dense_row(in_size, source, row, output % TILE_OUTPUTS, tile);
     else
-      pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile);
+      is_finite = pack_affine_row(*segment, in_size, source, row, output % TILE_OUTPUTS, tile) && is_finite;
   }
+  return is_finite;
 }
 
 void rs_unpack_row(const rs_segment* segment, int32_t in_size, int32_t row, float* values) {

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.errors import CheckpointError
 from engine.kernels.cpu.packed import PackedWeights, StoredRows
 from tests.support.native import LEVELS, native_kernels, needs_native, packed_weights
 from tests.support.tiny_model import random_blocks
@@ -71,6 +72,17 @@ def test_a_projection_may_mix_formats():
 
     assert torch.equal(packed.unpacked()[:20], dequantised(first, "Q4_K"))
     assert torch.equal(packed.unpacked()[20:], dequantised(second, "Q8_0"))
+
+
+@pytest.mark.parametrize("scale", [float("inf"), float("nan")])
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q4_1", "Q8_0", "Q4_K"])
+def test_scales_that_are_no_numbers_are_refused(type_name, scale):
+    rows = blocks(type_name, (64, 256)).clone()
+    rows[3, :2] = torch.tensor([scale], dtype=torch.float16).view(torch.uint8)
+    packed = PackedWeights(native_kernels(LEVELS[0]).library, 256, (64,), None)
+
+    with pytest.raises(CheckpointError, match="infinite or no number"):
+        packed.pack(0, StoredRows(type_name=type_name, stored=rows, row_order=None))
 
 
 def test_four_bits_take_as_much_memory_as_in_the_file_and_a_number_for_each_output():
