@@ -16,6 +16,7 @@ class Taker:
         self.taken = b""
         self.num_offers = 0
         self.may_write = threading.Event()
+        self.writes = threading.Semaphore(0)
 
     def offer(self, frame):
         self.num_offers += 1
@@ -25,6 +26,7 @@ class Taker:
     def write(self, frame):
         assert self.may_write.wait(10)
         self.taken += frame
+        self.writes.release()
 
 
 class Breaker(Taker):
@@ -85,6 +87,7 @@ def test_once_the_backlog_is_sent_messages_leave_at_once_again():
     outbox.put(Drained())
     writer.most = 1 << 30
     while writer.num_offers < 2:
+        assert writer.writes.acquire(timeout=10)  # of the one before: none is put on top of a backlog
         outbox.put(Drained())
     outbox.close()
 
