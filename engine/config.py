@@ -86,9 +86,10 @@ class SchedulingConfig:
     """What one step may hold, and how many sequences there may be.
 
     `max_step_tokens` is the token budget of a step; `max_chunk_tokens` the most uncommitted
-    positions of one sequence (the C of the ring); `max_mixed_tokens` the budget of longer chunks in a step that also
-    decodes, None for 128 on a CPU and for no bound of its own on a GPU; `steps_in_flight` 1, or 2 with look-ahead; None is 2 on a
-    GPU, and 1 on a CPU, which computes a step while it is begun.
+    positions of one sequence (the C of the ring); `max_mixed_tokens` the budget of longer chunks in a
+    step that also decodes, None for 128 on a CPU and for no bound of its own on a GPU;
+    `steps_in_flight` 1, or 2 with look-ahead; None is 2 on a GPU, and 1 on a CPU, which computes a
+    step while it is begun.
     `max_per_key` is the most sequences of one caller, None for no limit of its own. With
     `admission` optimistic a sequence begins when what it needs now is free, with guaranteed when
     the worst case of all is. A point of priority weighs `priority_ageing_s` seconds of waiting.

@@ -86,8 +86,8 @@ def num_usable_cores(quota_file: Path = CGROUP_QUOTA) -> int:
 def choose_mixed_tokens(config: SchedulingConfig, device: torch.device) -> int:
     """As many as `config` names; else few on a CPU, where a step's time grows with every token of it.
 
-    Answers that are being streamed wait for the prompts in their step: 128 tokens take as long as some three
-    steps of 16 decodes, and with a few hundred the weights are read seldom enough already.
+    Answers that are being streamed wait for the prompts in their step. With 128 tokens they wait a third to half as
+    long as with 512, for the same output of all together (docs/performance.md).
     """
     if config.max_mixed_tokens is not None:
         return config.max_mixed_tokens

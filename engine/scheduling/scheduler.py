@@ -111,9 +111,9 @@ class Scheduler:
         """The next step: a token for each running sequence that decodes, then longer chunks.
 
         The tokens of decodes are set aside from the budget first, so a long prompt delays nobody
-        by more than the step it is in, and a step that decodes takes few others. What is left admits waiting sequences, unless somebody is
-        short of blocks already. The plan is empty only when nothing is left to
-        do, or what is left waits for a step in flight.
+        by more than the step it is in, and a step that decodes takes few others. What is left admits
+        waiting sequences, unless somebody is short of blocks already. The plan is empty only when
+        nothing is left to do, or what is left waits for a step in flight.
         """
         chunks: list[Chunk] = []
         wanted = [(sequence, sequence.num_to_plan) for sequence in self._running]
