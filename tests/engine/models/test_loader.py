@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 from engine.errors import CheckpointError
@@ -14,6 +15,8 @@ from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from tests.support.gguf_oracle import dequantised_state
 from tests.support.layer_kit import cpu_kit
+from tests.support.native import LEVELS, needs_native
+from tests.support.native_models import load_native
 from tests.support.pack_by_hand import RingRun
 from tests.support.tiny_model import (
     GGUF_SIZES,
@@ -199,6 +202,18 @@ def test_an_unsupported_gguf_type_is_refused_before_anything_is_loaded(tmp_path)
         )
 
     assert reports == []
+
+
+@needs_native
+def test_a_tensor_with_a_scale_that_is_no_number_is_named(tmp_path):
+    path = write_tiny_gguf(tmp_path, "Q4_1", is_tied=True)
+    damaged = next(tensor for tensor in GGUFReader(path).tensors if tensor.name == "blk.1.ffn_down.weight")
+    with path.open("r+b") as file:
+        file.seek(damaged.data_offset)
+        file.write(b"\x00\x7e")  # a NaN as float16: the first group's scale
+
+    with pytest.raises(CheckpointError, match=r"down_proj.*a scale of its weights is infinite or no number"):
+        load_native(path, LEVELS[0])
 
 
 def test_a_gguf_file_that_lacks_a_tensor_says_which(tmp_path):
