@@ -1,6 +1,8 @@
 // What attention's kernels share: a task's rows and their sums so far, and the way to its slots.
 #pragma once
 
+#include <initializer_list>
+
 #include "level.h"
 #include "vector.h"
 
@@ -141,6 +143,69 @@ class Slots {
   const int64_t base_;
 };
 
+// A tile's keys and values on their way from memory to the second-level cache, some lines at a time while something
+// else is computed, and from four places at once: a core reads them faster than one after the other.
+class Ahead {
+ public:
+  explicit Ahead(const AttendTask& task) {
+    if (!task.is_first) return;
+    begin(task, task.first_tile, 1);
+    send_rest();
+  }
+
+  // For what a task sees of a tile, to be sent for in so many portions.
+  void begin(const AttendTask& task, int64_t tile, int num_portions) {
+    const Slots slots(task);
+    const Span span(task, tile, 0, task.num_queries);
+    const size_t head_offset = static_cast<size_t>(task.first_head) * slots.head_bytes;
+    int num_places = 0;
+    for (const uint8_t* cached : {task.cache->keys, task.cache->values}) {
+      for (int group = span.first / LANES; group * LANES < span.end; ++group)
+        places_[num_places++] = cached + slots.place(tile + group * LANES) + head_offset;
+      for (; num_places % PLACES != 0; ++num_places) places_[num_places] = places_[num_places - 1];
+    }
+    row_bytes_ = static_cast<int64_t>(slots.head_bytes) * task.num_heads;
+    slot_bytes_ = static_cast<int64_t>(slots.slot_bytes);
+    place_bytes_ = LANES * slot_bytes_;
+    if (row_bytes_ == slot_bytes_) row_bytes_ = slot_bytes_ = place_bytes_;
+    next_ = places_;
+    end_ = places_ + num_places;
+    row_ = at_ = 0;
+    const int64_t num_rounds = num_places / PLACES * (place_bytes_ / slot_bytes_) * ((row_bytes_ + 63) / 64);
+    portion_ = static_cast<int>((num_rounds + num_portions - 1) / num_portions);
+  }
+
+  // For what will be read after a tile, if that is known.
+  void begin_after(const AttendTask& task, int64_t tile, int num_portions) {
+    if (tile + KEY_TILE < task.end_tile) return begin(task, tile + KEY_TILE, num_portions);
+    if (task.next) begin(*task.next, task.next->first_tile, num_portions);
+  }
+
+  RS_INLINE void send() { send(portion_); }
+  void send_rest() { send(INT32_MAX); }
+
+ private:
+  static constexpr int PLACES = 4;
+
+  RS_INLINE void send(int num_rounds) {
+    for (; num_rounds > 0 && next_ < end_; --num_rounds) {
+      for (int place = 0; place < PLACES; ++place) __builtin_prefetch(next_[place] + row_ + at_, 0, 2);
+      at_ += 64;
+      if (at_ < row_bytes_) continue;
+      at_ = 0;
+      row_ += slot_bytes_;
+      if (row_ < place_bytes_) continue;
+      row_ = 0;
+      next_ += PLACES;
+    }
+  }
+
+  const uint8_t* places_[2 * KEY_TILE / LANES];  // 16 positions each, of keys, then of values
+  const uint8_t *const *next_ = places_, *const *end_ = places_;
+  int64_t row_bytes_, slot_bytes_, place_bytes_, row_, at_;
+  int portion_ = 0;
+};
+
 RS_INLINE void copy_halves(uint16_t* to, const uint8_t* from, int head_size) {
   int at = 0;
   for (; at + 2 * LANES <= head_size; at += 2 * LANES) store(to + at, load<Words>(from + 2 * at));
@@ -167,15 +232,13 @@ RS_INLINE void copy_codes(uint16_t* to, const uint8_t* from, int head_size) {
 }
 
 // One head's rows of a tile as [KEY_TILE, size] bfloat16, block after block; positions outside the
-// span become zeros. The same rows of `next` are on their way from memory meanwhile.
-inline void gather(const Slots& slots, const uint8_t* cached, const uint8_t* next, int64_t tile, const Span& span, int size, uint16_t* raw) {
+// span become zeros.
+inline void gather(const Slots& slots, const uint8_t* cached, int64_t tile, const Span& span, int size, uint16_t* raw) {
   if (size != slots.head_size || span.first > 0 || span.end < KEY_TILE) memset(raw, 0, sizeof(uint16_t) * static_cast<size_t>(KEY_TILE * size));
   for (int64_t position = tile + span.first, last = tile + span.end; position < last;) {
-    const size_t place = slots.place(position);
-    const uint8_t *from = cached + place, *ahead = next + place;
+    const uint8_t* from = cached + slots.place(position);
     const int64_t rest = slots.rest_of_block(position), end = last - position < rest ? last : position + rest;
-    for (; position < end; ++position, from += slots.slot_bytes, ahead += slots.slot_bytes) {
-      for (size_t at = 0; at < slots.head_bytes; at += 64) __builtin_prefetch(ahead + at);
+    for (; position < end; ++position, from += slots.slot_bytes) {
       uint16_t* to = raw + (position - tile) * size;
       if (slots.format == RS_CACHE_INT8)
         copy_codes(to, from, slots.head_size);

@@ -44,7 +44,7 @@ class Shares {
 
   void compute() {
     // The last queries of a long chunk, which see most, are taken first.
-    context_.pool.parallel(static_cast<int>(runs_.size()), [&](int index, int thread) { compute_run(runs_[static_cast<size_t>(index)], thread); });
+    context_.pool.parallel(static_cast<int>(runs_.size()), [&](int index, int thread) { compute_run(index, thread); });
     if (cut_.empty()) return;
     context_.pool.parallel(static_cast<int>(cut_.size()), [&](int index, int) {
       const Share& share = shares_[cut_[static_cast<size_t>(index)]];
@@ -99,18 +99,29 @@ class Shares {
 
   int64_t state_floats(const Share& share) const { return attend_state_floats(share.num_rows, common_.heads->head_size); }
 
-  void compute_run(const Run& run, int thread) {
+  AttendTask task_of(const Run& run) const {
     const Share& share = shares_[run.share];
     AttendTask task = share.task;
+    if (!share.is_whole()) task.states += task.state_stride * ((run.first_tile - task.first_tile) / KEY_TILE);
+    task.first_tile = run.first_tile;
+    task.end_tile = run.end_tile;
+    return task;
+  }
+
+  void compute_run(int index, int thread) {
+    const Run& run = runs_[static_cast<size_t>(index)];
+    const Share& share = shares_[run.share];
+    AttendTask task = task_of(run), next;
+    const int num_runs = static_cast<int>(runs_.size());
+    task.is_first = index == context_.pool.first_of_share(thread, num_runs);
+    if (index + 1 < context_.pool.first_of_share(thread + 1, num_runs)) {
+      next = task_of(runs_[static_cast<size_t>(index) + 1]);
+      task.next = &next;
+    }
     const size_t scratch_bytes = attend_scratch_bytes(share.num_rows, task.num_heads, task.heads->head_size);
     const size_t state_bytes = sizeof(float) * static_cast<size_t>(state_floats(share));
     task.scratch = context_.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(scratch_bytes + state_bytes);
-    if (share.is_whole())
-      task.states = reinterpret_cast<float*>(task.scratch + scratch_bytes);
-    else
-      task.states += task.state_stride * ((run.first_tile - task.first_tile) / KEY_TILE);
-    task.first_tile = run.first_tile;
-    task.end_tile = run.end_tile;
+    if (share.is_whole()) task.states = reinterpret_cast<float*>(task.scratch + scratch_bytes);
     context_.level.attend(task);
     if (share.is_whole()) context_.level.finish_attend(task, 1);
   }

@@ -38,7 +38,7 @@ class TaskProducts {
   TaskProducts(const AttendTask& task, const TaskShape& shape)
       : task_(task), shape_(shape), slots_(task), num_parts_(task.num_heads), part_rows_(num_parts_ > 1 ? shape.head_rows : LANES),
         depth_(shape.size / STEP),
-        is_direct_(slots_.format == RS_CACHE_BF16 && shape.size == slots_.head_size && slots_.block_size % LANES == 0) {
+        is_direct_(slots_.format == RS_CACHE_BF16 && shape.size == slots_.head_size && slots_.block_size % LANES == 0), ahead_(task) {
     Pieces pieces(task.scratch);
     const size_t parts = static_cast<size_t>(num_parts_), size = static_cast<size_t>(shape.size);
     const size_t rows = static_cast<size_t>(whole_tile_rows(shape.rows));
@@ -50,7 +50,6 @@ class TaskProducts {
     for (uint32_t*& values : values_) values = pieces.take<uint32_t>(KEY_TILE / 2 * size);
     raw_values_ = pieces.take<uint16_t>(KEY_TILE * size);
     raw_keys_ = pieces.take<uint16_t>(parts * KEY_TILE * size);
-    if (is_direct_ && num_parts_ > 1) send_for_keys(task.first_tile, 0, NUM_GROUPS);
     for (int row = 0; row < shape.rows; row += LANES) load_queries(row);
     TileShapes shapes;
     for (int tile = 0; tile < 8; ++tile) shapes.set(tile, tile < 5 ? 16 : part_rows_, 64);
@@ -67,7 +66,11 @@ class TaskProducts {
     TileRows keys, values;
     locate(tile, span, task_.cache->keys, raw_keys_, keys);
     if (is_direct_) locate(tile, span, task_.cache->values, nullptr, values);
-    if (num_parts_ > 1) return add_tile_of_parts(tile, span, keys, values, state);
+    if (num_parts_ > 1) {
+      ahead_.begin_after(task_, tile, num_parts_ * (NUM_STEPS + NUM_GROUPS + depth_ * NUM_STEPS));
+      add_tile_of_parts(tile, span, keys, values, state);
+      return ahead_.send_rest();
+    }
     load_values(tile, span, 0, values);
     Unit unit, before;
     before.num_blocks = 0;
@@ -95,12 +98,10 @@ class TaskProducts {
  private:
   void add_tile_of_parts(int64_t tile, const Span& span, const TileRows& keys, TileRows& values, const State& state) {
     Unit unit = unit_of(tile, 0);
-    multiply_by_keys(unit, span, keys, values);
+    multiply_by_keys(unit, span, keys);
     load_values(tile, span, 0, values);
     weigh(tile, unit);
-    const bool has_next = is_direct_ && tile + KEY_TILE < task_.end_tile;
     for (int part = 0; part < num_parts_; ++part) {
-      if (has_next) send_for_keys(tile + KEY_TILE, NUM_GROUPS * part / num_parts_, NUM_GROUPS * (part + 1) / num_parts_);
       if (part + 1 < num_parts_) load_values(tile, span, part + 1, values);
       multiply_by_values(unit, part);
     }
@@ -141,23 +142,9 @@ class TaskProducts {
     rows.stride = sizeof(uint16_t) * static_cast<size_t>(shape_.size);
     for (int part = 0; part < num_parts_; ++part) {
       const uint8_t* head = cached + head_offset + static_cast<size_t>(part) * slots_.head_bytes;
-      gather(slots_, head, head, tile, span, shape_.size, raw + part * KEY_TILE * shape_.size);
+      gather(slots_, head, tile, span, shape_.size, raw + part * KEY_TILE * shape_.size);
     }
     for (int group = 0; group < NUM_GROUPS; ++group) rows.starts[group] = reinterpret_cast<const uint8_t*>(raw + group * LANES * shape_.size);
-  }
-
-  // Has all parts' rows of a group on their way from memory.
-  RS_INLINE void send_for(const uint8_t* rows) const {
-    const size_t num_bytes = slots_.head_bytes * static_cast<size_t>(num_parts_);
-    for (size_t row = 0; row < LANES; ++row, rows += slots_.slot_bytes)
-      for (size_t at = 0; at < num_bytes; at += 64) _mm_prefetch(rows + at, _MM_HINT_T0);
-  }
-
-  void send_for_keys(int64_t tile, int first_group, int end_group) const {
-    const Span span(task_, tile, 0, task_.num_queries);
-    const uint8_t* heads = task_.cache->keys + static_cast<size_t>(task_.first_head) * slots_.head_bytes;
-    for (int group = first_group; group < end_group; ++group)
-      if (group * LANES < span.end && (group + 1) * LANES > span.first) send_for(heads + slots_.place(tile + group * LANES));
   }
 
   // Bytes from a part's keys or values to those of the next.
@@ -190,19 +177,14 @@ class TaskProducts {
   };
 
   // The scores of a block's lanes and the positions of its steps, a row of lanes for each position.
-  // The values of those positions are on their way from memory meanwhile.
-  void multiply_by_keys(const Unit& unit, const Span& span, const TileRows& keys, const TileRows& values) {
+  void multiply_by_keys(const Unit& unit, const Span& span, const TileRows& keys) {
     settle_memory(queries_);
     for (int step = unit.first_step; step < unit.end_step; ++step) {
       StepRows rows(keys, span, step);
-      if (is_direct_) {
-        const StepRows needed_next(values, span, step);
-        send_for(needed_next.even);
-        send_for(needed_next.odd);
-      }
       _tile_zero(2);
       _tile_zero(3);
-      for (int part = 0; part < num_parts_; ++part, rows.even += part_bytes(), rows.odd += part_bytes())
+      for (int part = 0; part < num_parts_; ++part, rows.even += part_bytes(), rows.odd += part_bytes()) {
+        ahead_.send();
         for (int at = 0; at < depth_; ++at) {
           _tile_loadd(1, query_tile(unit.row, part, at), 64);
           _tile_loadd(0, rows.even + 64 * at, keys.stride);
@@ -210,6 +192,7 @@ class TaskProducts {
           _tile_loadd(4, rows.odd + 64 * at, keys.stride);
           _tile_dpbf16ps(3, 4, 1);
         }
+      }
       _tile_stored(2, scores_ + step * STEP * LANES, 64);
       _tile_stored(3, scores_ + (step * STEP + LANES) * LANES, 64);
     }
@@ -288,7 +271,7 @@ class TaskProducts {
     size_t offset = static_cast<size_t>(part) * slots_.head_bytes;
     if (!is_direct_) {
       const uint8_t* cached = task_.cache->values + static_cast<size_t>(task_.first_head + part) * slots_.head_bytes;
-      gather(slots_, cached, cached, tile, span, shape_.size, raw_values_);
+      gather(slots_, cached, tile, span, shape_.size, raw_values_);
       values.stride = sizeof(uint16_t) * static_cast<size_t>(shape_.size);
       for (int group = 0; group < NUM_GROUPS; ++group) values.starts[group] = reinterpret_cast<const uint8_t*>(raw_values_ + group * LANES * shape_.size);
       offset = 0;
@@ -296,6 +279,7 @@ class TaskProducts {
     for (int group = span.first / STEP * 2; group * LANES < span.end || group % 2 == 1; ++group) {
       const uint8_t* rows = values.starts[group] + offset;
       uint32_t* pairs = values_[part % 2] + group * LANES / 2 * shape_.size;
+      ahead_.send();
       if (span.first <= group * LANES && span.end >= (group + 1) * LANES)
         interleave(rows, values.stride, 0, LANES, pairs);
       else
@@ -324,6 +308,7 @@ class TaskProducts {
       _tile_zero(6);
       for (int step = unit.first_step; step < unit.end_step; ++step) {
         const uint32_t* values = values_[part % 2] + step * (STEP / 2) * shape_.size + at;
+        ahead_.send();
         _tile_loadd(7, weights_ + static_cast<size_t>(step) * TILE_WORDS + first_row * LANES, 64);
         _tile_loadd(0, values, row_bytes);
         _tile_dpbf16ps(5, 7, 0);
@@ -381,6 +366,7 @@ class TaskProducts {
   const int num_parts_, part_rows_;  // key heads that share a block's lanes, and the lanes of each
   const int depth_;                  // steps of a head's dimensions
   const bool is_direct_;             // tiles are loaded from the cache itself
+  Ahead ahead_;
   uint32_t* queries_;                // tiles of pairs of dimensions: 16 pairs of 16 lanes
   int32_t* ends_;                    // [rows] position behind the row's own, counted from the first query's
   float* scores_;                    // [UNIT_BLOCKS, KEY_TILE, 16]

@@ -13,7 +13,7 @@ constexpr int PART_VECTORS = 4;  // vectors of keys or dimensions taken at once
 // A task on one thread.
 class TaskProducts {
  public:
-  TaskProducts(const AttendTask& task, const TaskShape& shape) : task_(task), shape_(shape), slots_(task) {
+  TaskProducts(const AttendTask& task, const TaskShape& shape) : task_(task), shape_(shape), slots_(task), ahead_(task) {
     Pieces pieces(task.scratch);
     const size_t rows = static_cast<size_t>(shape.rows), size = static_cast<size_t>(shape.size);
     queries_ = pieces.take<uint32_t>(rows * size / 2);
@@ -27,15 +27,18 @@ class TaskProducts {
   // Adds to the rows' state what they see of a tile.
   void add_tile(int64_t tile, const State& state) {
     const Span span(task_, tile, 0, task_.num_queries);
+    ahead_.begin_after(task_, tile, task_.num_heads * (2 + (shape_.head_rows + BLOCK_ROWS - 1) / BLOCK_ROWS));
     for (int head = 0; head < task_.num_heads; ++head) {
       const size_t offset = static_cast<size_t>(task_.first_head + head) * slots_.head_bytes;
-      gather(slots_, task_.cache->keys + offset, task_.cache->values + offset, tile, span, shape_.size, raw_);
+      ahead_.send();
+      gather(slots_, task_.cache->keys + offset, tile, span, shape_.size, raw_);
       load_keys();
-      const size_t next = head + 1 < task_.num_heads ? offset + slots_.head_bytes : offset;
-      gather(slots_, task_.cache->values + offset, task_.cache->keys + next, tile, span, shape_.size, raw_);
+      ahead_.send();
+      gather(slots_, task_.cache->values + offset, tile, span, shape_.size, raw_);
       load_values();
       for (int row = 0; row < shape_.head_rows; row += BLOCK_ROWS) {
         const int count = shape_.head_rows - row < BLOCK_ROWS ? shape_.head_rows - row : BLOCK_ROWS;
+        ahead_.send();
         if (task_.first_position + (row + count - 1) / shape_.group >= tile) add_rows(tile, head * shape_.head_rows + row, count, state);
       }
     }
@@ -157,6 +160,7 @@ class TaskProducts {
   const AttendTask& task_;
   const TaskShape& shape_;
   const Slots slots_;
+  Ahead ahead_;
   uint32_t* queries_;  // [rows, D / 2] pairs of bfloat16, scaled
   uint32_t* keys_;     // [D / 2, KEY_TILE]: pairs of dimensions of each key
   uint32_t* values_;   // [KEY_TILE / 2, D]: each dimension of pairs of positions

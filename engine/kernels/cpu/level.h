@@ -77,6 +77,8 @@ struct AttendTask {
   float* states;         // what its rows have summed up, attend_state_floats
   int64_t state_stride;  // 0, or floats between states where each tile has its own
   uint8_t* scratch;      // attend_scratch_bytes
+  bool is_first;           // of its thread: nothing has sent for its keys and values
+  const AttendTask* next;  // what the same thread will probably compute after this, or null
 };
 
 constexpr int KEY_TILE = 128;  // positions whose weights are relative to a peak of their own
