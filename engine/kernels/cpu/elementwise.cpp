@@ -1,6 +1,5 @@
 // Norm, gate, rotation and the preparation of rows for a linear.
-#include "level.h"
-#include "vector.h"
+#include "linear.h"
 
 namespace RS_LEVEL {
 namespace {
@@ -25,31 +24,6 @@ RS_INLINE void quantise_group(const Rows& rows, size_t place, const Floats& left
   rows.scales[place] = scale;
   rows.sums[place] = sum;
   rows.offsets[place] = scale * static_cast<float>(sum);
-}
-
-#if defined(__AMX_BF16__)
-constexpr float INPUT_FACTOR = TILED_INPUT_FACTOR;
-#else
-constexpr float INPUT_FACTOR = 1.0f;
-#endif
-
-// Thirty-two inputs in the order of `input_at`.
-RS_INLINE void store_inputs(uint16_t* to, const Floats& left, const Floats& right) {
-  const Halves first = to_bfloat16(left * splat(INPUT_FACTOR)), second = to_bfloat16(right * splat(INPUT_FACTOR));
-#if defined(__AVX512BW__)
-  alignas(64) static constexpr auto ORDER = [] {
-    struct { uint16_t inputs[GROUP]; } order{};
-    for (int place = 0; place < GROUP; ++place) order.inputs[place] = static_cast<uint16_t>(input_at(place));
-    return order;
-  }();
-  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)first), (__m256i)second, 1);
-  store(to, _mm512_permutexvar_epi16(load<__m512i>(&ORDER), both));
-#else
-  alignas(64) uint16_t halves[GROUP];
-  store(halves, first);
-  store(halves + LANES, second);
-  for (int place = 0; place < GROUP; ++place) to[place] = halves[input_at(place)];
-#endif
 }
 
 void halves_to_cache(const float* values, int size, uint8_t* cached) {

@@ -9,6 +9,7 @@ void norm(const float* hidden, const float* residual, const float* weight, float
 void silu_mul(const float* gate, const float* up, int size, float* output);
 void begin_call();
 void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows);
+void gated_panel(const PanelTask& gate, const PanelTask& up, const Rows& rows, const Rows& gated);
 void rotate(float* head, const float* cos, const float* sin, int head_size);
 void to_cache(const float* values, int num_heads, int head_size, int32_t format, uint8_t* cached);
 void attend(const AttendTask& task);
@@ -25,6 +26,6 @@ constexpr bool ONLY_BFLOAT16 = false;
 constexpr int MAX_PANEL_ROWS = 64;
 #endif
 
-const Level level = {ONLY_BFLOAT16, MAX_PANEL_ROWS, begin_call, prepare, norm, silu_mul, linear_panels, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
+const Level level = {ONLY_BFLOAT16, MAX_PANEL_ROWS, begin_call, prepare, norm, silu_mul, linear_panels, gated_panel, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
 
 }  // namespace RS_LEVEL

@@ -59,7 +59,7 @@ struct PanelTask {
 
 constexpr int MAX_PANELS_AT_ONCE = 2;
 constexpr int MAX_TILED_ROWS = 512;
-constexpr size_t PANEL_SCRATCH_BYTES = 104 << 10;
+constexpr size_t PANEL_SCRATCH_BYTES = 168 << 10;
 
 // Queries of a chunk with the query heads of some key heads, and some tiles of keys.
 struct AttendTask {
@@ -112,6 +112,8 @@ struct Level {
   void (*silu_mul)(const float* gate, const float* up, int size, float* output);
   // Up to MAX_PANELS_AT_ONCE panels for the same rows.
   void (*linear_panels)(const PanelTask* tasks, int num_tasks, const Rows& rows);
+  // silu(gate) * up of a panel of each for the same rows, as inputs of the linear that reads `gated`.
+  void (*gated_panel)(const PanelTask& gate, const PanelTask& up, const Rows& rows, const Rows& gated);
   // Turns a head's halves by cos and sin [D / 2]; in place.
   void (*rotate)(float* head, const float* cos, const float* sin, int head_size);
   // Heads [num_heads, D] in the cache's format, one after another.

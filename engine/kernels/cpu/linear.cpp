@@ -7,6 +7,10 @@
 #if !defined(__AMX_BF16__)  // which has tiled_linear.cpp
 
 namespace RS_LEVEL {
+
+void prepare(const Rows& rows, int row, int first_group, const float* values, int count);
+void silu_mul(const float* gate, const float* up, int size, float* output);
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -199,6 +203,21 @@ void begin_call() {}
 
 void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
   for (int index = 0; index < num_tasks; ++index) linear_panel(tasks[index], rows);
+}
+
+void gated_panel(const PanelTask& gate, const PanelTask& up, const Rows& rows, const Rows& gated) {
+  PanelTask tasks[2] = {gate, up};
+  for (int s = 0; s < 2; ++s) {
+    tasks[s].output = reinterpret_cast<float*>(gate.scratch) + s * gate.num_rows * PANEL_OUTPUTS;
+    tasks[s].output_stride = PANEL_OUTPUTS;
+    linear_panel(tasks[s], rows);
+  }
+  const int first = gate.panel * PANEL_OUTPUTS, rest = gate.segment->out_size - first, width = rest < PANEL_OUTPUTS ? rest : PANEL_OUTPUTS;
+  for (int row = 0; row < gate.num_rows; ++row) {
+    float* values = tasks[0].output + row * PANEL_OUTPUTS;
+    silu_mul(values, tasks[1].output + row * PANEL_OUTPUTS, width, values);
+    prepare(gated, gate.first_row + row, gate.panel, values, width);
+  }
 }
 
 }  // namespace RS_LEVEL

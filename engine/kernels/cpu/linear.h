@@ -1,4 +1,4 @@
-// What the kernels of linear maps share: reading codes and scales, writing outputs.
+// What the kernels of linear maps share: preparing inputs, reading codes and scales, writing outputs.
 #pragma once
 
 #include "level.h"
@@ -6,6 +6,31 @@
 
 namespace RS_LEVEL {
 namespace {
+
+#if defined(__AMX_BF16__)
+constexpr float INPUT_FACTOR = TILED_INPUT_FACTOR;
+#else
+constexpr float INPUT_FACTOR = 1.0f;
+#endif
+
+// Thirty-two inputs in the order of `input_at`.
+RS_INLINE void store_inputs(uint16_t* to, const Floats& left, const Floats& right) {
+  const Halves first = to_bfloat16(left * splat(INPUT_FACTOR)), second = to_bfloat16(right * splat(INPUT_FACTOR));
+#if defined(__AVX512BW__)
+  alignas(64) static constexpr auto ORDER = [] {
+    struct { uint16_t inputs[GROUP]; } order{};
+    for (int place = 0; place < GROUP; ++place) order.inputs[place] = static_cast<uint16_t>(input_at(place));
+    return order;
+  }();
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)first), (__m256i)second, 1);
+  store(to, _mm512_permutexvar_epi16(load<__m512i>(&ORDER), both));
+#else
+  alignas(64) uint16_t halves[GROUP];
+  store(halves, first);
+  store(halves + LANES, second);
+  for (int place = 0; place < GROUP; ++place) to[place] = halves[input_at(place)];
+#endif
+}
 
 template <int BITS>
 RS_INLINE Bytes codes_at(const uint8_t* packed, int step) {
@@ -40,18 +65,17 @@ struct GroupScales {
   }
 };
 
+// The outputs of one of a panel's two tiles; zeros stay zeros beyond the segment's.
+RS_INLINE Floats with_bias(const PanelTask& task, int side, const Floats& sums) {
+  const int first = task.panel * PANEL_OUTPUTS + side * TILE_OUTPUTS;
+  return task.bias ? sums + load_some(task.bias + first, task.segment->out_size - first) : sums;
+}
+
 // Adds the bias to one of a panel's two tiles, and writes the columns that the segment has.
 RS_INLINE void write_outputs(const PanelTask& task, float* output, int side, const Floats& sums) {
   const int first = task.panel * PANEL_OUTPUTS + side * TILE_OUTPUTS;
   const int count = task.segment->out_size - first;
-  output += side * TILE_OUTPUTS;
-  if (count >= LANES) return store(output, task.bias ? sums + load<Floats>(task.bias + first) : sums);
-  if (count <= 0) return;
-  const size_t num_bytes = sizeof(float) * static_cast<size_t>(count);
-  float values[LANES], biases[LANES] = {};
-  if (task.bias) memcpy(biases, task.bias + first, num_bytes);
-  store(values, sums + load<Floats>(biases));
-  memcpy(output, values, num_bytes);
+  if (count > 0) store_some(output + side * TILE_OUTPUTS, with_bias(task, side, sums), count);
 }
 
 }  // namespace

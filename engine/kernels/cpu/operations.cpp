@@ -158,26 +158,14 @@ void gated_rows(rs_context& context, const rs_linear& gate_up, const Rows& rows,
                 PreparedRows& prepared) {
   prepared.reserve(next, num_rows, context.level);
   const Reading reading(gate_up, true), then(next, false);
-  const int ffn_size = gate_up.segments[0].out_size;
-  const size_t part_size = at(std::min(num_rows, context.level.max_panel_rows), PANEL_OUTPUTS);
   for_panels(context, reading.num_tasks(), num_rows, 1, [&](int panel, int, int first_row, int row_count, int thread) {
-    uint8_t* scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES + part_size * 2 * sizeof(float));
-    float* const parts[2] = {reinterpret_cast<float*>(scratch), reinterpret_cast<float*>(scratch) + part_size};
     PanelTask tasks[2];
     for (int s = 0; s < 2; ++s) {
       PanelTask& task = tasks[s] = reading.task(2 * panel + s, first_row, row_count);
-      task.output = parts[s];
-      task.output_stride = PANEL_OUTPUTS;
-      task.scratch = scratch + part_size * 2 * sizeof(float);
+      task.scratch = context.scratch[static_cast<size_t>(thread)].reserve<uint8_t>(PANEL_SCRATCH_BYTES);
       task.ahead = reading.ahead(context.pool, &then, thread, 2 * panel + s, 2);
     }
-    context.level.linear_panels(tasks, 2, rows);
-    const int width = std::min(PANEL_OUTPUTS, ffn_size - panel * PANEL_OUTPUTS);
-    for (int row = 0; row < row_count; ++row) {
-      float* gated = parts[0] + at(row, PANEL_OUTPUTS);
-      context.level.silu_mul(gated, parts[1] + at(row, PANEL_OUTPUTS), width, gated);
-      context.level.prepare(prepared.rows, first_row + row, panel, gated, width);
-    }
+    context.level.gated_panel(tasks[0], tasks[1], rows, prepared.rows);
   });
 }
 

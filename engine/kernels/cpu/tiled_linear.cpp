@@ -8,6 +8,7 @@
 // less, and takes some 2.7 times as long for 512 rows: while a tile is stored, which takes as long as a
 // product, the vector units stand still.
 #include <algorithm>
+#include <type_traits>
 
 #include "linear.h"
 #include "tiles.h"
@@ -26,12 +27,16 @@ constexpr int MAX_SPAN = 16;
 constexpr int FEW_BLOCKS = 8, SPAN_OF_FEW = 8;
 constexpr int RING = 4;  // a tile for each strip: 4096 bytes, beyond which stores are mistaken for one another
 
+typedef float TileSums[2][TILE_ROWS][TILE_OUTPUTS];  // of a block of rows, for both of a panel's tiles
+
 struct alignas(64) TiledScratch {
   uint8_t ring[RING][TILE_BYTES];
   uint8_t weights[MAX_SPAN][2][TILE_BYTES];
-  float sums[MAX_TILED_ROWS / TILE_ROWS][2][TILE_ROWS][TILE_OUTPUTS];
+  TileSums sums[MAX_PANELS_AT_ONCE][MAX_TILED_ROWS / TILE_ROWS];
 };
 static_assert(sizeof(TiledScratch) <= PANEL_SCRATCH_BYTES);
+
+TiledScratch& scratch_of(const PanelTask& task) { return *reinterpret_cast<TiledScratch*>(task.scratch); }
 
 // Tiles 0 and 1 take rows, 2 and 3 weights, 4 to 7 sums: those of tile 0 by 2 and 3, then of tile 1.
 // They keep their shapes, since the next panel has the same.
@@ -56,24 +61,89 @@ struct Strip {
   Weights weights;
 };
 
-template <class Weights>
-class TiledPanel {
- public:
-  TiledPanel(const PanelTask& task, const Rows& rows)
-      : task_(task), rows_(rows), scratch_(*reinterpret_cast<TiledScratch*>(task.scratch)),
-        strips_{{task, rows.num_groups, 0}, {task, rows.num_groups, 1}},
-        num_blocks_((task.num_rows + TILE_ROWS - 1) / TILE_ROWS), group_halves_(static_cast<size_t>(rows.block_rows) * GROUP) {}
+// What a panel's sums are to be multiplied with to be outputs.
+struct PanelFactors {
+  Floats sides[2];
+};
 
-  void run() {
-    shape_tiles(TILE_ROWS);
-    const int span = num_blocks_ < FEW_BLOCKS ? SPAN_OF_FEW : MAX_SPAN;
-    const int num_spans = (rows_.num_groups + span - 1) / span;
-    for (int index = 0; index < num_spans; ++index)
-      multiply_span(rows_.num_groups * index / num_spans, rows_.num_groups * (index + 1) / num_spans);
-    write();
+template <class Weights>
+PanelFactors factors_of(const PanelTask& task, int num_groups) {
+  return {{Strip<Weights>(task, num_groups, 0).weights.factors(), Strip<Weights>(task, num_groups, 1).weights.factors()}};
+}
+
+// What becomes of the sums of a row, counted from the task's first. These are left as they are.
+struct Kept {
+  RS_INLINE void put(int, const Floats&, const Floats&) const {}
+};
+
+struct Outputs {
+  const PanelTask& task;
+  const PanelFactors factors;
+
+  RS_INLINE void put(int row, const Floats& left, const Floats& right) const {
+    float* output = task.output + task.output_stride * row;
+    write_outputs(task, output, 0, left * factors.sides[0]);
+    write_outputs(task, output, 1, right * factors.sides[1]);
+  }
+};
+
+// The sums of `up`, where the gate's are there already.
+struct GatedInputs {
+  const PanelTask &gate, &up;
+  const PanelFactors gate_factors, up_factors;
+  const TileSums* gate_sums;
+  const Rows& gated;
+
+  RS_INLINE void put(int row, const Floats& left, const Floats& right) const {
+    const TileSums& own = gate_sums[row / TILE_ROWS];
+    store_inputs(gated.dense + gated.place(up.first_row + row, up.panel) * GROUP, value(0, own[0][row % TILE_ROWS], left),
+                 value(1, own[1][row % TILE_ROWS], right));
   }
 
  private:
+  RS_INLINE Floats value(int side, const float* gate_sum, const Floats& up_sum) const {
+    return silu(with_bias(gate, side, load<Floats>(gate_sum) * gate_factors.sides[side])) * with_bias(up, side, up_sum * up_factors.sides[side]);
+  }
+};
+
+template <class Weights>
+class TiledPanel {
+ public:
+  TiledPanel(const PanelTask& task, const Rows& rows, TileSums* sums)
+      : task_(task), rows_(rows), sums_(sums), scratch_(scratch_of(task)),
+        strips_{{task, rows.num_groups, 0}, {task, rows.num_groups, 1}},
+        num_blocks_((task.num_rows + TILE_ROWS - 1) / TILE_ROWS), group_halves_(static_cast<size_t>(rows.block_rows) * GROUP) {}
+
+  template <class Ending>
+  void run(const Ending& ending) {
+    shape_tiles(TILE_ROWS);
+    const int span = num_blocks_ < FEW_BLOCKS ? SPAN_OF_FEW : MAX_SPAN;
+    const int num_spans = (rows_.num_groups + span - 1) / span;
+    const auto bound = [&](int index) { return rows_.num_groups * index / num_spans; };
+    for (int index = 0; index + 1 < num_spans; ++index) multiply_span(bound(index), bound(index + 1), Kept{});
+    multiply_span(bound(num_spans - 1), rows_.num_groups, ending);
+  }
+
+ private:
+  // Ends the rows of some blocks, a few at a time while the next blocks are multiplied.
+  template <class Ending>
+  struct Finishing {
+    const Ending& ending;
+    const TileSums* sums;
+    int rows_at_once;
+    int row = 0, end = 0;
+
+    RS_INLINE void put_some() { put(row + rows_at_once < end ? row + rows_at_once : end); }
+    void put_rest() { put(end); }
+
+    RS_INLINE void put(int last) {
+      for (; row < last; ++row) {
+        const TileSums& own = sums[row / TILE_ROWS];
+        ending.put(row, load<Floats>(own[0][row % TILE_ROWS]), load<Floats>(own[1][row % TILE_ROWS]));
+      }
+    }
+  };
+
   const uint16_t* inputs(int block, int group) const { return rows_.dense + rows_.place(task_.first_row + block * TILE_ROWS, group) * GROUP; }
 
   RS_INLINE void unpack(const Weights& weights, int side, int group, uint8_t* tile) const {
@@ -82,51 +152,77 @@ class TiledPanel {
     weights.unpack(packed, tile);
   }
 
-  void multiply_span(int first, int last) {
+  template <class Ending>
+  void multiply_span(int first, int last, const Ending& ending) {
     for (int side = 0; side < 2; ++side) {
       const Weights weights = strips_[side].weights;  // a copy, which no store can change
       for (int group = first; group < last; ++group) unpack(weights, side, group, scratch_.weights[group - first][side]);
     }
     settle_memory(&scratch_);
-    int block = 0;
-    for (; block + 1 < num_blocks_; block += 2) multiply_pair(block, first, last);
-    if (block < num_blocks_) multiply_single(block, first, last);
-    settle_memory(&scratch_);
+    Finishing<Ending> finishing{ending, sums_, (2 * TILE_ROWS + last - first - 1) / (last - first)};
+    if (num_blocks_ > 1) load_pair(0, first);
+    for (int block = 0; block < num_blocks_; block += 2) {
+      if (block + 1 < num_blocks_)
+        multiply_pair(block, first, last, finishing);
+      else
+        multiply_single(block, first, last);
+      finishing.put_rest();
+      settle_memory(&scratch_);
+      finishing.end = std::min(task_.num_rows, (block + 2) * TILE_ROWS);
+    }
+    finishing.put_rest();
   }
 
   // Inputs pass by the first-level cache, where the weights are to stay.
-  RS_INLINE void multiply_pair(int block, int first, int last) {
-    auto& sums = scratch_.sums;
+  RS_INLINE void load_pair(int block, int group) const {
+    _tile_stream_loadd(0, inputs(block, group), 64);
+    _tile_loadd(2, scratch_.weights[0][0], 64);
+    _tile_stream_loadd(1, inputs(block + 1, group), 64);
+    _tile_loadd(3, scratch_.weights[0][1], 64);
+  }
+
+  // The products of what is loaded. Meanwhile the tiles are loaded that come next, in the order in which they are free.
+  RS_INLINE void multiply_loaded(const uint16_t* next_upper, const uint16_t* next_lower, int next_group) const {
+    _tile_dpbf16ps(4, 0, 2);
+    _tile_dpbf16ps(5, 0, 3);
+    _tile_stream_loadd(0, next_upper, 64);
+    _tile_dpbf16ps(6, 1, 2);
+    _tile_loadd(2, scratch_.weights[next_group][0], 64);
+    _tile_dpbf16ps(7, 1, 3);
+    _tile_stream_loadd(1, next_lower, 64);
+    _tile_loadd(3, scratch_.weights[next_group][1], 64);
+  }
+
+  template <class Ending>
+  RS_INLINE void multiply_pair(int block, int first, int last, Finishing<Ending>& finishing) {
     if (first == 0) {
       _tile_zero(4);
       _tile_zero(5);
       _tile_zero(6);
       _tile_zero(7);
     } else {
-      _tile_loadd(4, sums[block][0], 64);
-      _tile_loadd(5, sums[block][1], 64);
-      _tile_loadd(6, sums[block + 1][0], 64);
-      _tile_loadd(7, sums[block + 1][1], 64);
+      _tile_loadd(4, sums_[block][0], 64);
+      _tile_loadd(5, sums_[block][1], 64);
+      _tile_loadd(6, sums_[block + 1][0], 64);
+      _tile_loadd(7, sums_[block + 1][1], 64);
     }
     const uint16_t *upper = inputs(block, first), *lower = inputs(block + 1, first);
-    for (int group = 0; group < last - first; ++group, upper += group_halves_, lower += group_halves_) {
-      _tile_stream_loadd(0, upper, 64);
-      _tile_loadd(2, scratch_.weights[group][0], 64);
-      _tile_dpbf16ps(4, 0, 2);
-      _tile_loadd(3, scratch_.weights[group][1], 64);
-      _tile_dpbf16ps(5, 0, 3);
-      _tile_stream_loadd(1, lower, 64);
-      _tile_dpbf16ps(6, 1, 2);
-      _tile_dpbf16ps(7, 1, 3);
+    for (int next = 1; next < last - first; ++next) {
+      upper += group_halves_;
+      lower += group_halves_;
+      multiply_loaded(upper, lower, next);
+      finishing.put_some();
     }
-    _tile_stored(4, sums[block][0], 64);
-    _tile_stored(5, sums[block][1], 64);
-    _tile_stored(6, sums[block + 1][0], 64);
-    _tile_stored(7, sums[block + 1][1], 64);
+    const int next_block = block + 3 < num_blocks_ ? block + 2 : block;
+    multiply_loaded(inputs(next_block, first), inputs(next_block + 1, first), 0);
+    _tile_stored(4, sums_[block][0], 64);
+    _tile_stored(5, sums_[block][1], 64);
+    _tile_stored(6, sums_[block + 1][0], 64);
+    _tile_stored(7, sums_[block + 1][1], 64);
   }
 
   RS_INLINE void multiply_single(int block, int first, int last) {
-    auto& sums = scratch_.sums[block];
+    TileSums& sums = sums_[block];
     if (first == 0) {
       _tile_zero(4);
       _tile_zero(5);
@@ -146,16 +242,9 @@ class TiledPanel {
     _tile_stored(5, sums[1], 64);
   }
 
-  void write() const {
-    const Floats factors[2] = {strips_[0].weights.factors(), strips_[1].weights.factors()};
-    for (int row = 0; row < task_.num_rows; ++row)
-      for (int side = 0; side < 2; ++side)
-        write_outputs(task_, task_.output + task_.output_stride * row, side,
-                      load<Floats>(scratch_.sums[row / TILE_ROWS][side][row % TILE_ROWS]) * factors[side]);
-  }
-
   const PanelTask& task_;
   const Rows& rows_;
+  TileSums* const sums_;
   TiledScratch& scratch_;
   const Strip<Weights> strips_[2];
   const int num_blocks_;
@@ -170,7 +259,8 @@ class FewRows {
   static constexpr int NUM_STRIPS = 2 * NUM_TASKS;
 
  public:
-  FewRows(const PanelTask* tasks, const Rows& rows) : tasks_(tasks), rows_(rows), scratch_(*reinterpret_cast<TiledScratch*>(tasks->scratch)) {}
+  // Sums go to the first block of `sums`, each task's.
+  FewRows(const PanelTask* tasks, const Rows& rows, TileSums* const (&sums)[NUM_TASKS]) : tasks_(tasks), rows_(rows), sums_(sums), scratch_(scratch_of(*tasks)) {}
 
   void run() {
     const int num_groups = rows_.num_groups;
@@ -197,7 +287,7 @@ class FewRows {
       }
     }
     for (int strip = 1; strip < NUM_STRIPS; ++strip) multiply(strip);
-    write(strips);
+    store_sums();
   }
 
  private:
@@ -220,57 +310,90 @@ class FewRows {
     }
   }
 
-  void write(const Strip<Weights>* strips) {
-    _tile_stored(4, scratch_.sums[0][0], 64);
-    _tile_stored(5, scratch_.sums[0][1], 64);
+  void store_sums() {
+    _tile_stored(4, sums_[0][0][0], 64);
+    _tile_stored(5, sums_[0][0][1], 64);
     if constexpr (NUM_TASKS == 2) {
-      _tile_stored(6, scratch_.sums[1][0], 64);
-      _tile_stored(7, scratch_.sums[1][1], 64);
+      _tile_stored(6, sums_[1][0][0], 64);
+      _tile_stored(7, sums_[1][0][1], 64);
     }
     settle_memory(&scratch_);
-    for (int strip = 0; strip < NUM_STRIPS; ++strip) {
-      const PanelTask& task = tasks_[strip / 2];
-      const Floats factors = strips[strip].weights.factors();
-      for (int row = 0; row < task.num_rows; ++row)
-        write_outputs(task, task.output + task.output_stride * row, strip % 2,
-                      load<Floats>(scratch_.sums[strip / 2][strip % 2][row]) * factors);
-    }
   }
 
   const PanelTask* tasks_;
   const Rows& rows_;
+  TileSums* const (&sums_)[NUM_TASKS];
   TiledScratch& scratch_;
 };
 
+template <class Ending>
+void end_block(const PanelTask& task, const TileSums& sums, const Ending& ending) {
+  for (int row = 0; row < task.num_rows; ++row) ending.put(row, load<Floats>(sums[0][row]), load<Floats>(sums[1][row]));
+}
+
 template <class Weights>
 void run_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
+  TiledScratch& scratch = scratch_of(*tasks);
+  TileSums* const sums[2] = {scratch.sums[0], scratch.sums[1]};
+  const auto outputs = [&](const PanelTask& task) { return Outputs{task, factors_of<Weights>(task, rows.num_groups)}; };
   if (tasks->num_rows > TILE_ROWS) {
-    for (int index = 0; index < num_tasks; ++index) TiledPanel<Weights>(tasks[index], rows).run();
-  } else if (num_tasks == 2) {
-    FewRows<Weights, 2>(tasks, rows).run();
-  } else {
-    FewRows<Weights, 1>(tasks, rows).run();
+    for (int index = 0; index < num_tasks; ++index) TiledPanel<Weights>(tasks[index], rows, sums[0]).run(outputs(tasks[index]));
+    return;
+  }
+  if (num_tasks == 2)
+    FewRows<Weights, 2>(tasks, rows, sums).run();
+  else
+    FewRows<Weights, 1>(tasks, rows, {sums[0]}).run();
+  for (int index = 0; index < num_tasks; ++index) end_block(tasks[index], *sums[index], outputs(tasks[index]));
+}
+
+// Calls `body` with an object of the class that unpacks a segment's weights.
+template <class Body>
+void with_weights(const rs_segment& segment, const Body& body) {
+  const auto of_bits = [&]<int SCALES> {
+    if (segment.code_bits == 4) body.template operator()<Unpacker<4, SCALES>>();
+    else body.template operator()<Unpacker<8, SCALES>>();
+  };
+  switch (segment.scales) {
+    case RS_CENTRED_F16: return of_bits.template operator()<RS_CENTRED_F16>();
+    case RS_AFFINE_F16: return of_bits.template operator()<RS_AFFINE_F16>();
+    case RS_AFFINE_F32: return of_bits.template operator()<RS_AFFINE_F32>();
+    default: return body.template operator()<Copier>();
   }
 }
 
-void linear_alike(const PanelTask* tasks, int num_tasks, const Rows& rows) {
-  const bool is_narrow = tasks->segment->code_bits == 4;
-  switch (tasks->segment->scales) {
-    case RS_CENTRED_F16: return is_narrow ? run_panels<Unpacker<4, RS_CENTRED_F16>>(tasks, num_tasks, rows) : run_panels<Unpacker<8, RS_CENTRED_F16>>(tasks, num_tasks, rows);
-    case RS_AFFINE_F16: return is_narrow ? run_panels<Unpacker<4, RS_AFFINE_F16>>(tasks, num_tasks, rows) : run_panels<Unpacker<8, RS_AFFINE_F16>>(tasks, num_tasks, rows);
-    case RS_AFFINE_F32: return is_narrow ? run_panels<Unpacker<4, RS_AFFINE_F32>>(tasks, num_tasks, rows) : run_panels<Unpacker<8, RS_AFFINE_F32>>(tasks, num_tasks, rows);
-    default: return run_panels<Copier>(tasks, num_tasks, rows);
-  }
-}
+bool are_alike(const rs_segment& a, const rs_segment& b) { return a.scales == b.scales && a.code_bits == b.code_bits; }
 
 }  // namespace
 
 void begin_call() { rows_of_linears = 0; }
 
 void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
-  const rs_segment &first = *tasks[0].segment, &last = *tasks[num_tasks - 1].segment;
-  if (first.scales == last.scales && first.code_bits == last.code_bits) return linear_alike(tasks, num_tasks, rows);
-  for (int index = 0; index < num_tasks; ++index) linear_alike(tasks + index, 1, rows);
+  const bool is_one_call = are_alike(*tasks[0].segment, *tasks[num_tasks - 1].segment);
+  for (int index = 0; index < num_tasks; index += is_one_call ? num_tasks : 1)
+    with_weights(*tasks[index].segment, [&]<class Weights> { run_panels<Weights>(tasks + index, is_one_call ? num_tasks : 1, rows); });
+}
+
+void gated_panel(const PanelTask& gate, const PanelTask& up, const Rows& rows, const Rows& gated) {
+  TiledScratch& scratch = scratch_of(gate);
+  TileSums *const gate_sums = scratch.sums[0], *const up_sums = scratch.sums[1];
+  with_weights(*gate.segment, [&]<class GateWeights> {
+    with_weights(*up.segment, [&]<class UpWeights> {
+      const GatedInputs inputs{gate, up, factors_of<GateWeights>(gate, rows.num_groups), factors_of<UpWeights>(up, rows.num_groups), gate_sums, gated};
+      if (gate.num_rows > TILE_ROWS) {
+        TiledPanel<GateWeights>(gate, rows, gate_sums).run(Kept{});
+        return TiledPanel<UpWeights>(up, rows, up_sums).run(inputs);
+      }
+      if constexpr (std::is_same_v<GateWeights, UpWeights>) {
+        const PanelTask tasks[2] = {gate, up};
+        FewRows<GateWeights, 2>(tasks, rows, {gate_sums, up_sums}).run();
+      } else {
+        FewRows<GateWeights, 1>(&gate, rows, {gate_sums}).run();
+        FewRows<UpWeights, 1>(&up, rows, {up_sums}).run();
+      }
+      end_block(up, *up_sums, inputs);
+    });
+  });
 }
 
 }  // namespace RS_LEVEL

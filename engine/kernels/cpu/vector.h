@@ -136,7 +136,7 @@ RS_INLINE Floats exponential(const Floats& x) {
   return x < splat(-87.0f) ? Floats{} : power * (Floats)scale;
 }
 
-// 2^x for x up to 0; 0 for -infinity, exactly 1 at 0. Relative error below 4e-6.
+// 2^x for x up to 126; 0 for -infinity, exactly 1 at 0. Relative error below 4e-6.
 // The polynomial is the one of its degree with the least relative error on [0, 1] of those that are 1 at 0.
 RS_INLINE Floats power_of_two(const Floats& x) {
 #if defined(__AVX512F__)
@@ -160,7 +160,21 @@ RS_INLINE Floats power_of_two(const Floats& x) {
 #endif
 }
 
-RS_INLINE Floats silu(const Floats& x) { return x / (splat(1.0f) + exponential(-x)); }
+// About 1 / x, for x of 1 to 2^127. Relative error below 4e-7.
+RS_INLINE Floats inverse(const Floats& x) {
+#if defined(__AVX512F__)
+  const Floats rough = (Floats)_mm512_rcp14_ps((__m512)x);
+  return rough * multiply_add(-x, rough, splat(2.0f));
+#else
+  return splat(1.0f) / x;
+#endif
+}
+
+// x / (1 + e^-x), and NaN for NaN. Relative error below 5e-6.
+RS_INLINE Floats silu(const Floats& x) {
+  const Floats power = x * splat(-1.44269504f);
+  return x * inverse(splat(1.0f) + power_of_two(power < splat(126.0f) ? power : splat(126.0f)));
+}
 
 // float16 to float32: shift the bits into place, and let one product mend the exponent's bias,
 // subnormal numbers included. Infinities and NaN do not occur in scales.
