@@ -107,3 +107,17 @@ def test_the_number_of_threads_changes_no_bit(checkpoint, alone):
 
     for (output,), prompt in zip(outputs, PROMPTS, strict=True):
         assert output.logprobs == alone[prompt].logprobs
+
+
+def test_asking_for_the_prompts_own_log_probabilities_changes_no_bit(checkpoint, alone):
+    """Every row of the last layer is finished then, where else only a prompt's last one is."""
+    cache = {"kv_cache_bytes": 4 << 20, "kv_dtype": checkpoint.kv_dtype}
+    requests = [
+        tiny_request(f"r{i}", prompt, max_tokens=MAX_TOKENS, logprobs=True, prompt_logprobs=0)
+        for i, prompt in enumerate(PROMPTS)
+    ]
+    with threaded_engine(checkpoint.path, model=checkpoint.model, cache=cache) as engine:
+        outputs = engine.run(*requests)
+
+    for (output,), prompt in zip(outputs, PROMPTS, strict=True):
+        assert output.logprobs == alone[prompt].logprobs

@@ -50,6 +50,7 @@ struct rs_context {
   PreparedRows inputs;          // of the linear being computed
   PreparedRows gated;           // of the projection behind the gate
   Buffer hidden, residual, heads, attended;
+  Buffer few;            // heads and residuals of the rows that the last layer is finished for
   Buffer attend_states;  // of rows whose tiles are computed by several tasks
   Buffer cos, sin, wanted, logits;  // of a whole step
 };
