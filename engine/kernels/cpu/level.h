@@ -59,7 +59,7 @@ struct PanelTask {
 
 constexpr int MAX_PANELS_AT_ONCE = 2;
 constexpr int MAX_TILED_ROWS = 512;
-constexpr size_t PANEL_SCRATCH_BYTES = 168 << 10;
+constexpr size_t PANEL_SCRATCH_BYTES = 172 << 10;
 
 // Queries of a chunk with the query heads of some key heads, and some tiles of keys.
 struct AttendTask {

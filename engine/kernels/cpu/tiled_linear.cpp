@@ -23,7 +23,7 @@ constexpr size_t PREFETCH_BYTES = 4096;
 
 // Groups whose weights are unpacked together, for all rows: they stay in the first-level cache, with
 // room for the rows' inputs that pass by. More rows make up for the room that more groups take.
-constexpr int MAX_SPAN = 16;
+constexpr int MAX_SPAN = 18;
 constexpr int FEW_BLOCKS = 8, SPAN_OF_FEW = 8;
 constexpr int RING = 4;  // a tile for each strip: 4096 bytes, beyond which stores are mistaken for one another
 
