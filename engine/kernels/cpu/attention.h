@@ -144,7 +144,8 @@ class Slots {
 };
 
 // A tile's keys and values on their way from memory to the second-level cache, some lines at a time while something
-// else is computed, and from four places at once: a core reads them faster than one after the other.
+// else is computed, and from four places at once: a core reads them faster than one after the other. A place is 16
+// positions from its first visible one on; where blocks are no multiple of 16 long, only those of that block.
 class Ahead {
  public:
   explicit Ahead(const AttendTask& task) {
@@ -160,8 +161,10 @@ class Ahead {
     const size_t head_offset = static_cast<size_t>(task.first_head) * slots.head_bytes;
     int num_places = 0;
     for (const uint8_t* cached : {task.cache->keys, task.cache->values}) {
-      for (int group = span.first / LANES; group * LANES < span.end; ++group)
-        places_[num_places++] = cached + slots.place(tile + group * LANES) + head_offset;
+      for (int group = span.first / LANES; group * LANES < span.end; ++group) {
+        const int first = group * LANES < span.first ? span.first : group * LANES;  // no table tells what lies before
+        places_[num_places++] = cached + slots.place(tile + first) + head_offset;
+      }
       for (; num_places % PLACES != 0; ++num_places) places_[num_places] = places_[num_places - 1];
     }
     row_bytes_ = static_cast<int64_t>(slots.head_bytes) * task.num_heads;

@@ -113,8 +113,10 @@ class Shares {
     const Share& share = shares_[run.share];
     AttendTask task = task_of(run), next;
     const int num_runs = static_cast<int>(runs_.size());
-    task.is_first = index == context_.pool.first_of_share(thread, num_runs);
-    if (index + 1 < context_.pool.first_of_share(thread + 1, num_runs)) {
+    const int first = context_.pool.first_of_share(thread, num_runs), end = context_.pool.first_of_share(thread + 1, num_runs);
+    const bool is_own = first <= index && index < end;  // others are taken in descending order
+    task.is_first = !is_own || index == first;
+    if (is_own && index + 1 < end) {
       next = task_of(runs_[static_cast<size_t>(index) + 1]);
       task.next = &next;
     }

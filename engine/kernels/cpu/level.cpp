@@ -20,12 +20,12 @@ int64_t multiply_codes(int num_rounds);
 extern const Level level;
 #if defined(__AMX_BF16__)
 constexpr bool ONLY_BFLOAT16 = true;
-constexpr int MAX_PANEL_ROWS = MAX_TILED_ROWS;
+constexpr int MAX_ROWS = MAX_TILED_ROWS;
 #else
 constexpr bool ONLY_BFLOAT16 = false;
-constexpr int MAX_PANEL_ROWS = 64;
+constexpr int MAX_ROWS = MAX_PANEL_ROWS;
 #endif
 
-const Level level = {ONLY_BFLOAT16, MAX_PANEL_ROWS, begin_call, prepare, norm, silu_mul, linear_panels, gated_panel, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
+const Level level = {ONLY_BFLOAT16, MAX_ROWS, begin_call, prepare, norm, silu_mul, linear_panels, gated_panel, rotate, to_cache, attend, finish_attend, read_all, multiply_codes};
 
 }  // namespace RS_LEVEL

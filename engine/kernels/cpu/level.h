@@ -58,7 +58,7 @@ struct PanelTask {
 };
 
 constexpr int MAX_PANELS_AT_ONCE = 2;
-constexpr int MAX_TILED_ROWS = 512;
+constexpr int MAX_PANEL_ROWS = 64, MAX_TILED_ROWS = 512;  // `max_panel_rows` without and with AMX
 constexpr size_t PANEL_SCRATCH_BYTES = 172 << 10;
 
 // Queries of a chunk with the query heads of some key heads, and some tiles of keys.
@@ -77,7 +77,7 @@ struct AttendTask {
   float* states;         // what its rows have summed up, attend_state_floats
   int64_t state_stride;  // 0, or floats between states where each tile has its own
   uint8_t* scratch;      // attend_scratch_bytes
-  bool is_first;           // of its thread: nothing has sent for its keys and values
+  bool is_first;         // of those its thread takes in order: nothing has sent for its keys and values
   const AttendTask* next;  // what the same thread will probably compute after this, or null
 };
 

@@ -206,6 +206,7 @@ void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
 }
 
 void gated_panel(const PanelTask& gate, const PanelTask& up, const Rows& rows, const Rows& gated) {
+  static_assert(2 * MAX_PANEL_ROWS * PANEL_OUTPUTS * sizeof(float) <= PANEL_SCRATCH_BYTES);
   PanelTask tasks[2] = {gate, up};
   for (int s = 0; s < 2; ++s) {
     tasks[s].output = reinterpret_cast<float*>(gate.scratch) + s * gate.num_rows * PANEL_OUTPUTS;

@@ -8,7 +8,6 @@
 // less, and takes some 2.7 times as long for 512 rows: while a tile is stored, which takes as long as a
 // product, the vector units stand still.
 #include <algorithm>
-#include <type_traits>
 
 #include "linear.h"
 #include "tiles.h"
@@ -259,8 +258,9 @@ class FewRows {
   static constexpr int NUM_STRIPS = 2 * NUM_TASKS;
 
  public:
-  // Sums go to the first block of `sums`, each task's.
-  FewRows(const PanelTask* tasks, const Rows& rows, TileSums* const (&sums)[NUM_TASKS]) : tasks_(tasks), rows_(rows), sums_(sums), scratch_(scratch_of(*tasks)) {}
+  // A task's sums go to the first block of its own.
+  FewRows(const PanelTask* tasks, const Rows& rows, TileSums* first_sums, TileSums* second_sums)
+      : tasks_(tasks), rows_(rows), sums_{first_sums, second_sums}, scratch_(scratch_of(*tasks)) {}
 
   void run() {
     const int num_groups = rows_.num_groups;
@@ -322,7 +322,7 @@ class FewRows {
 
   const PanelTask* tasks_;
   const Rows& rows_;
-  TileSums* const (&sums_)[NUM_TASKS];
+  TileSums* const sums_[2];
   TiledScratch& scratch_;
 };
 
@@ -341,13 +341,13 @@ void run_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
     return;
   }
   if (num_tasks == 2)
-    FewRows<Weights, 2>(tasks, rows, sums).run();
+    FewRows<Weights, 2>(tasks, rows, sums[0], sums[1]).run();
   else
-    FewRows<Weights, 1>(tasks, rows, {sums[0]}).run();
+    FewRows<Weights, 1>(tasks, rows, sums[0], nullptr).run();
   for (int index = 0; index < num_tasks; ++index) end_block(tasks[index], *sums[index], outputs(tasks[index]));
 }
 
-// Calls `body` with an object of the class that unpacks a segment's weights.
+// Calls `body` with the class that unpacks a segment's weights.
 template <class Body>
 void with_weights(const rs_segment& segment, const Body& body) {
   const auto of_bits = [&]<int SCALES> {
@@ -377,22 +377,23 @@ void linear_panels(const PanelTask* tasks, int num_tasks, const Rows& rows) {
 void gated_panel(const PanelTask& gate, const PanelTask& up, const Rows& rows, const Rows& gated) {
   TiledScratch& scratch = scratch_of(gate);
   TileSums *const gate_sums = scratch.sums[0], *const up_sums = scratch.sums[1];
-  with_weights(*gate.segment, [&]<class GateWeights> {
-    with_weights(*up.segment, [&]<class UpWeights> {
-      const GatedInputs inputs{gate, up, factors_of<GateWeights>(gate, rows.num_groups), factors_of<UpWeights>(up, rows.num_groups), gate_sums, gated};
-      if (gate.num_rows > TILE_ROWS) {
-        TiledPanel<GateWeights>(gate, rows, gate_sums).run(Kept{});
-        return TiledPanel<UpWeights>(up, rows, up_sums).run(inputs);
-      }
-      if constexpr (std::is_same_v<GateWeights, UpWeights>) {
-        const PanelTask tasks[2] = {gate, up};
-        FewRows<GateWeights, 2>(tasks, rows, {gate_sums, up_sums}).run();
-      } else {
-        FewRows<GateWeights, 1>(&gate, rows, {gate_sums}).run();
-        FewRows<UpWeights, 1>(&up, rows, {up_sums}).run();
-      }
-      end_block(up, *up_sums, inputs);
-    });
+  const bool are_few = gate.num_rows <= TILE_ROWS, are_made_together = are_few && are_alike(*gate.segment, *up.segment);
+  PanelFactors gate_factors;
+  with_weights(*gate.segment, [&]<class Weights> {
+    gate_factors = factors_of<Weights>(gate, rows.num_groups);
+    const PanelTask tasks[2] = {gate, up};
+    if (are_made_together)
+      FewRows<Weights, 2>(tasks, rows, gate_sums, up_sums).run();
+    else if (are_few)
+      FewRows<Weights, 1>(&gate, rows, gate_sums, nullptr).run();
+    else
+      TiledPanel<Weights>(gate, rows, gate_sums).run(Kept{});
+  });
+  with_weights(*up.segment, [&]<class Weights> {
+    const GatedInputs inputs{gate, up, gate_factors, factors_of<Weights>(up, rows.num_groups), gate_sums, gated};
+    if (!are_few) return TiledPanel<Weights>(up, rows, up_sums).run(inputs);
+    if (!are_made_together) FewRows<Weights, 1>(&up, rows, up_sums, nullptr).run();
+    end_block(up, *up_sums, inputs);
   });
 }
 

@@ -170,7 +170,7 @@ RS_INLINE Floats inverse(const Floats& x) {
 #endif
 }
 
-// x / (1 + e^-x), and NaN for NaN. Relative error below 5e-6.
+// x / (1 + e^-x), and NaN for NaN. Relative error below 7e-6 from -87 on; below, the result is less than 2e-36 off.
 RS_INLINE Floats silu(const Floats& x) {
   const Floats power = x * splat(-1.44269504f);
   return x * inverse(splat(1.0f) + power_of_two(power < splat(126.0f) ? power : splat(126.0f)));

@@ -1,5 +1,8 @@
 """Every native operation at every level against the reference, and against itself in other company."""
 
+import subprocess
+import sys
+
 import gguf
 import numpy as np
 import pytest
@@ -322,6 +325,15 @@ def test_a_long_context_shared_out_between_threads_gives_the_same_bits(kernels):
     one_thread = NativeKernels.open(1, kernels.level)
 
     assert torch.equal(attend(kernels, case, None), attend(one_thread, case, None))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pages are guarded by mprotect")
+def test_no_entry_before_a_table_s_first_is_read():
+    command = [sys.executable, "-m", "tests.support.guarded_tables"]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.returncode == 0, ended.stderr or f"ended by signal {-ended.returncode}"
 
 
 def test_levels_agree_within_the_rounding_of_float32_or_of_bfloat16_on_tiles():
