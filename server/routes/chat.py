@@ -14,7 +14,8 @@ from server.answering import (
 )
 from server.dependencies import CallerDep, EngineDep, SettingsDep
 from server.prompting import dialect_of, render_conversation
-from server.schemas.chat import ChatAnswer, ChatChunk, ChatCompletionRequest
+from server.schemas.answers import ChatAnswer, ChatChunk
+from server.schemas.chat import ChatCompletionRequest
 from server.schemas.common import answers_with
 from server.schemas.tokens import RenderedPrompt
 from server.sse import TokenEventResponse

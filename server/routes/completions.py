@@ -14,8 +14,9 @@ from server.answering import (
 )
 from server.dependencies import CallerDep, EngineDep, SettingsDep
 from server.prompting import read_prompts
+from server.schemas.answers import CompletionAnswer, CompletionChunk
 from server.schemas.common import answers_with
-from server.schemas.completions import CompletionAnswer, CompletionChunk, CompletionRequest
+from server.schemas.completions import CompletionRequest
 from server.sse import TokenEventResponse
 from server.streams import open_streams
 from server.translate.completions import CompletionChunks, CompletionFold, to_requests

@@ -1,11 +1,10 @@
 """GET /v1/models and GET /v1/models/{model_id}: the one model that is served, under each of its names."""
 
 from fastapi import APIRouter, HTTPException, Request
-from openai.types import Model
 
 from server.answering import require_model, served_names
 from server.dependencies import CallerDep, EngineDep, SettingsDep
-from server.schemas.common import ModelList, answers_with
+from server.schemas.common import Model, ModelList, answers_with
 
 OWNER = "ringserve"
 

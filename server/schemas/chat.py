@@ -1,18 +1,8 @@
-"""Wire types of chat completions: the request body, and OpenAI's answers with the fields we add.
-
-The answers are `openai.types`, so the official clients read them as their own. This module knows
-nothing of the engine.
-"""
+"""Wire types of chat completions: the request body. This module knows nothing of the engine."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.chat.chat_completion import Choice
-from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
-from openai.types.chat.chat_completion_chunk import ChoiceDelta
-from openai.types.chat.chat_completion_message import ChatCompletionMessage
-from openai.types.shared_params import ReasoningEffort
 from pydantic import (
     AfterValidator,
     Discriminator,
@@ -30,7 +20,6 @@ from server.contract.fields import ContractField
 from server.schemas.common import (
     MAX_INT,
     UNSUPPORTED_PARAMETER,
-    CacheDebug,
     Text,
     WireModel,
     invalid,
@@ -43,6 +32,8 @@ from server.schemas.tools import PastFunctionCall, PastToolCalls, ToolBody, comp
 MAX_MESSAGES = 4096
 MAX_PARTS = 1024
 MAX_VARIABLES = 64
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class TextPart(WireModel):
@@ -218,7 +209,7 @@ class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody):
     max_tokens: Annotated[StrictInt, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: StrictBool | None = None
     top_logprobs: LogprobCount | None = None
-    reasoning_effort: ReasoningEffort = None
+    reasoning_effort: ReasoningEffort | None = None
     include_past_reasoning: StrictBool | None = None
     safe_prompt: StrictBool | None = None
     prediction: Prediction | None = None
@@ -234,49 +225,3 @@ class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody):
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "'top_logprobs' needs 'logprobs': true")
         return self
-
-
-class ChatAnswerMessage(ChatCompletionMessage):
-    """What the model answered; its reasoning, under both names that clients know, where there is any."""
-
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-class ChatAnswerChoice(Choice):
-    """A choice of a whole answer; `token_ids` only where the request asked."""
-
-    message: ChatAnswerMessage
-    token_ids: list[int] | None = None
-
-
-class ChatAnswer(ChatCompletion):
-    """A whole answer; `prompt_token_ids` only where the request asked."""
-
-    choices: list[ChatAnswerChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
-    prompt_token_ids: list[int] | None = None
-    prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
-    cache_debug: CacheDebug | None = None
-
-
-class ChatDelta(ChoiceDelta):
-    """What a chunk adds to a message; `reasoning` and `reasoning_content` say the same."""
-
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-
-class ChatChunkChoice(ChunkChoice):
-    """A choice of a streamed chunk; `token_ids` only where the request asked."""
-
-    delta: ChatDelta
-    token_ids: list[int] | None = None
-
-
-class ChatChunk(ChatCompletionChunk):
-    """One event of a streamed answer; `prompt_token_ids` in the first, where the request asked."""
-
-    choices: list[ChatChunkChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
-    prompt_token_ids: list[int] | None = None
-    prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: as above
-    cache_debug: CacheDebug | None = None

@@ -7,7 +7,6 @@ of `server.contract`, which also describe each field. This module knows neither 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from openai.types import Model
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -83,18 +82,14 @@ class ClearedCache(BaseModel):
     num_forgotten_blocks: int
 
 
-class CacheDebug(BaseModel):
-    """What the prefix cache knew of a prompt; `miss_reason` is null where it could know no more.
+class Model(BaseModel):
+    """A name of the served model, as OpenAI describes one; `created` is in seconds since the epoch."""
 
-    `first_missing_block` is the number of the first block of `block_size` tokens that was looked for
-    and not found; `evicted_s_ago` how long ago it made room for something else, where it did.
-    """
-
-    matched_tokens: int
-    block_size: int
-    miss_reason: str | None
-    first_missing_block: int | None
-    evicted_s_ago: float | None
+    id: str
+    created: int
+    object: Literal["model"]
+    owned_by: str
+    shutdown_date: str | None = None
 
 
 class ModelList(BaseModel):

@@ -1,17 +1,12 @@
-"""Wire types of plain completions: the request body, and OpenAI's answers with the fields we add.
+"""Wire types of plain completions: the request body. This module knows nothing of the engine."""
 
-This module knows nothing of the engine.
-"""
+from typing import Annotated, ClassVar, Self
 
-from typing import Annotated, Any, ClassVar, Literal, Self
-
-from openai.types import Completion, CompletionChoice
-from openai.types.completion_choice import Logprobs
 from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, model_validator
 
 from server.contract.fields import ContractField
 from server.contract.generation import COMPLETIONS
-from server.schemas.common import CacheDebug, Text, invalid
+from server.schemas.common import Text, invalid
 from server.schemas.generation import MAX_CHOICES, GenerationBody, LogprobCount, TokenIds
 
 MAX_PROMPTS = 128
@@ -98,38 +93,3 @@ class CompletionRequest(GenerationBody):
         if self.suffix and self.echo:
             raise invalid("suffix", "'suffix' and 'echo' must not both be given")
         return self
-
-
-class EchoedLogprobs(Logprobs):
-    """Log-probabilities that may begin with a prompt, whose first token has none."""
-
-    token_logprobs: list[float | None] | None = None  # type: ignore[assignment]  # null on the wire
-    top_logprobs: list[dict[str, float] | None] | None = None  # type: ignore[assignment]  # null on the wire
-
-
-class CompletionAnswerChoice(CompletionChoice):
-    """A choice of a whole answer; the added fields only where the request asked."""
-
-    logprobs: EchoedLogprobs | None = None
-    token_ids: list[int] | None = None
-    prompt_token_ids: list[int] | None = None
-    prompt_logprobs: list[dict[str, Any] | None] | None = None  # Any: entries are written as they are
-    cache_debug: CacheDebug | None = None
-
-
-class CompletionAnswer(Completion):
-    """A whole answer."""
-
-    choices: list[CompletionAnswerChoice]  # type: ignore[assignment]  # narrower than the base's list, read only
-
-
-class CompletionChunkChoice(CompletionAnswerChoice):
-    """A choice of a streamed chunk: no finish reason yet, except in its last."""
-
-    finish_reason: Literal["stop", "length", "content_filter"] | None  # type: ignore[assignment]  # null on the wire
-
-
-class CompletionChunk(Completion):
-    """One event of a streamed answer."""
-
-    choices: list[CompletionChunkChoice]  # type: ignore[assignment]  # narrower than the base's list, read only

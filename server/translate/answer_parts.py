@@ -7,23 +7,16 @@ them, for streamed and whole answers alike.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from openai.types.chat import ChatCompletionMessageFunctionToolCall
-from openai.types.chat.chat_completion_message import FunctionCall
-from openai.types.chat.chat_completion_message_function_tool_call import Function
 
 from engine import FinishReason, TokenEvent
 from server.reasoning import ReasoningParser, ReasoningTags
-from server.schemas.chat import ChatAnswerMessage
+from server.schemas.answers import ChatAnswerMessage, ChatFinishReason, FunctionCall, ToolCall
 from server.tools.call_parser import CallParser
 from server.tools.formats import ToolFormat
 from server.tools.pieces import CallArguments, CallBegun, Piece, Said, Thought, joined
 from server.translate.generation import Ticket
 
 SHORT_ID_CHARS, LONG_ID_CHARS = 9, 24
-
-WireReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +74,7 @@ class ChoiceReader:
             pieces = [piece for piece in pieces if not isinstance(piece, Said)]
         return joined(pieces)
 
-    def finish_reason(self, reason: FinishReason) -> WireReason:
+    def finish_reason(self, reason: FinishReason) -> ChatFinishReason:
         """Why the choice ended, as the wire tells it.
 
         A call that the body chose by name ends with `stop`, as OpenAI's own does (its guide to structured
@@ -146,12 +139,10 @@ def message_of(pieces: Sequence[Piece], rules: AnswerRules, ticket: Ticket, choi
         message.reasoning = message.reasoning_content = thought
     functions = [_gathered(pieces, call) for call in calls]
     if functions and rules.is_legacy:
-        message.function_call = FunctionCall(name=functions[0].name, arguments=functions[0].arguments)
+        message.function_call = functions[0]
     elif functions:
         message.tool_calls = [
-            ChatCompletionMessageFunctionToolCall(
-                id=call_id_of(rules, ticket, choice, index), type="function", function=function
-            )
+            ToolCall(id=call_id_of(rules, ticket, choice, index), type="function", function=function)
             for index, function in enumerate(functions)
         ]
     return message
@@ -166,8 +157,8 @@ def call_id_of(rules: AnswerRules, ticket: Ticket, choice: int, index: int) -> s
     return f"call_{digest[:LONG_ID_CHARS]}"
 
 
-def _gathered(pieces: Sequence[Piece], call: CallBegun) -> Function:
+def _gathered(pieces: Sequence[Piece], call: CallBegun) -> FunctionCall:
     arguments = [
         piece.text for piece in pieces if isinstance(piece, CallArguments) and piece.index == call.index
     ]
-    return Function(name=call.name, arguments="".join(arguments))
+    return FunctionCall(name=call.name, arguments="".join(arguments))

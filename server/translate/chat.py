@@ -7,17 +7,21 @@ answer has one for each token, and only a few fields differ between them.
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
 
-from openai.types.chat import ChatCompletionTokenLogprob
-from openai.types.chat.chat_completion import ChoiceLogprobs
-
 from engine import FinishReason, Request, TokenEvent
-from server.schemas.chat import ChatAnswer, ChatAnswerChoice, ChatAnswerMessage, ChatCompletionRequest
+from server.schemas.answers import (
+    ChatAnswer,
+    ChatAnswerChoice,
+    ChatAnswerMessage,
+    ChatCompletionTokenLogprob,
+    ChatFinishReason,
+    ChoiceLogprobs,
+)
+from server.schemas.chat import ChatCompletionRequest
 from server.tools.pieces import CallBegun, Piece, Said
 from server.translate.answer_parts import (
     PLAIN_RULES,
     AnswerRules,
     ChoiceReader,
-    WireReason,
     delta_of,
     message_of,
 )
@@ -274,7 +278,7 @@ class ChatFold:
             return ChatAnswerMessage(role="assistant", content=gathered.text, refusal=None)
         return message_of(self._pieces[index], self._rules, self._ticket, index)
 
-    def _finish_reason(self, index: int, reason: FinishReason) -> WireReason:
+    def _finish_reason(self, index: int, reason: FinishReason) -> ChatFinishReason:
         return self._readers[index].finish_reason(reason) if self._readers else reason.value
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine import PrefixReport, Request, SamplingParams, TokenEvent, TokenLogprob
-from server.schemas.completions import CompletionAnswer, CompletionAnswerChoice, CompletionRequest
+from server.schemas.answers import CompletionAnswer, CompletionAnswerChoice
+from server.schemas.completions import CompletionRequest
 from server.translate.constraint import body_grammar
 from server.translate.generation import (
     GatheredChoice,

@@ -11,11 +11,13 @@ from json.encoder import encode_basestring_ascii
 from math import inf
 from statistics import fmean
 
-from openai.types import CompletionUsage
-from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
-
 from engine import FinishReason, PrefixReport, TokenEvent, TokenLogprob
-from server.schemas.common import CacheDebug
+from server.schemas.answers import (
+    CacheDebug,
+    CompletionTokensDetails,
+    CompletionUsage,
+    PromptTokensDetails,
+)
 
 # ASCII only: some clients take U+2028 or U+0085 inside an event for the end of its line.
 encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode

@@ -143,7 +143,7 @@ LIBRARIES = {
     "uvicorn": ("server",),
     "pydantic": ("server",),
     "pydantic_settings": ("server",),
-    "openai": ("server",),
+    "openai": ("server.terminal",),
     "opentelemetry": ("server.traces",),
     "prometheus_client": ("server.metrics", "server.routes.metrics"),
 }

@@ -163,9 +163,8 @@ def test_metadata_that_is_none_is_refused(metadata):
     assert refused(metadata=metadata)["loc"][0] == "metadata"
 
 
-@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max", None])
+@pytest.mark.parametrize("effort", [*get_args(get_args(ReasoningEffort)[0]), None])
 def test_every_effort_of_the_official_client_is_taken(effort):
-    assert effort in (None, *get_args(get_args(ReasoningEffort)[0]))
     assert read(reasoning_effort=effort).reasoning_effort == effort
 
 
