@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.clock import Clock, SystemClock, wait_within
 from engine.config import EngineConfig
@@ -23,10 +23,12 @@ from engine.open_requests import OpenRequests
 from engine.request import Request
 from engine.stream import TokenStream
 from engine.supervisor import EngineState, Supervisor
-from engine.text.chat_template import ChatOptions, RenderedChat
 from engine.text.detokenizer import ChoiceText, TextRules
-from engine.text.tokenizer import Tokenizer
-from engine.text.tokenizer_threads import TokenizerThreads
+from engine.text.tokenizer_threads import TokenizerThreads, load_tokenizer
+
+if TYPE_CHECKING:
+    from engine.text.chat_template import ChatOptions, RenderedChat
+    from engine.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,7 +68,7 @@ class Engine:
         self,
         config: EngineConfig,
         *,
-        load_tokenizer: Callable[..., Tokenizer] = Tokenizer.load,
+        load_tokenizer: "Callable[..., Tokenizer]" = load_tokenizer,
         command: Sequence[str] = ENGINE_COMMAND,
         clock: Clock | None = None,
     ) -> None:
@@ -112,8 +114,8 @@ class Engine:
     async def start(self) -> None:
         """Begin to start the engine process and to load the tokenizer; returns at once."""
         assert self._loading is None
-        self._loading = asyncio.create_task(self._load_tokenizer(), name="loading of the tokenizer")
         self._supervisor.start()
+        self._loading = asyncio.create_task(self._load_tokenizer(), name="loading of the tokenizer")
 
     async def wait_ready(self) -> None:
         """Return when requests are taken; raise what has ended the engine for good.
@@ -155,13 +157,13 @@ class Engine:
         self._close_door(EngineState.STOPPED)
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> "Tokenizer":
         """The model's tokenizer, for short texts and single tokens; raises while it is not loaded."""
         return self._require_tokenizer()
 
     async def render_chat(
-        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
-    ) -> RenderedChat:
+        self, messages: Sequence[Mapping[str, object]], options: "ChatOptions | None" = None
+    ) -> "RenderedChat":
         """The prompt that the model's chat template makes of `messages`, up to the answer.
 
         Long text is encoded beside the event loop. RequestError if the template refuses it.
@@ -174,7 +176,7 @@ class Engine:
         self._require_tokenizer()
         return await self._text.encode(text, add_special_tokens=add_special_tokens)
 
-    async def consult(self, work: Callable[[Tokenizer], T], size: int) -> T:
+    async def consult(self, work: "Callable[[Tokenizer], T]", size: int) -> T:
         """What `work` makes with the tokenizer, beside the event loop unless `size` characters or tokens are few."""
         self._require_tokenizer()
         return await self._text.consult(work, size)
@@ -226,7 +228,7 @@ class Engine:
         self._supervisor.post(order)
         return await answer
 
-    def _require_tokenizer(self) -> Tokenizer:
+    def _require_tokenizer(self) -> "Tokenizer":
         if self._text.tokenizer is None or self._closing is EngineState.STOPPED:
             raise self._unavailable()
         return self._text.tokenizer

@@ -28,6 +28,7 @@ class Command(BaseSettings):
         cli_hide_none_type=True,
         cli_show_env_vars=True,
         cli_exit_on_error=False,
+        defer_build=True,  # of all subcommands, one runs
     )
 
     @classmethod

@@ -5,29 +5,25 @@ the HTTP application: the two take about a second each, side by side.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import uvicorn
-from starlette.types import ASGIApp
-
-from engine import ConfigError, Engine, EngineError, resolve
+from engine import ConfigError, Engine, resolve
 from server.settings import Settings
 from server.traces import require_traces
 
-EXIT_OK, EXIT_FAILED, EXIT_MISCONFIGURED = 0, 1, 2
+if TYPE_CHECKING:
+    from server.http_server import DrainingServer
+
 EXIT_SIGNALLED = 128  # plus the signal's number, as shells tell it
-TICK_S, TICKS_A_SECOND = 1.0, 10  # the latter as uvicorn counts them
-FLUSH_S = 5  # for slow readers, once every stream has ended
 
 logger = logging.getLogger(__name__)
 
@@ -82,82 +78,6 @@ class StopSignal:
         if not os.read(sys.stdin.fileno(), 1 << 16):
             self._loop.remove_reader(sys.stdin.fileno())
             self.came.set()
-
-
-class DrainingServer(uvicorn.Server):
-    """A server that first drains the engine, when `stop` came.
-
-    While it drains, the port still answers: 503 to new work. It also ends when the engine has failed
-    for good. `exit_status` tells afterwards which of these it was.
-    """
-
-    def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float, stop: StopSignal) -> None:
-        super().__init__(config)
-        self.exit_status = EXIT_OK
-        self._engine = engine
-        self._drain_s = drain_s
-        self._stop = stop
-        self._leaving = asyncio.Event()
-
-    async def main_loop(self) -> None:
-        """Until it is to exit: one tick a second, for the date in answers' headers.
-
-        uvicorn's own looks ten times a second whether to exit, which is what an idle server then spends.
-        """
-        ticks = 0
-        while not await self.on_tick(ticks):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), TICK_S)
-            ticks += TICKS_A_SECOND
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `stop`."""
-        yield
-
-    async def serve_until_done(self, listener: socket.socket) -> int:
-        """Serve on `listener`, and tell the exit status."""
-        watches = (
-            self._announce(url_of(listener, has_tls=self.config.is_ssl)),
-            self._watch_engine(),
-            self._drain(),
-        )
-        watchers = [asyncio.create_task(watch) for watch in watches]
-        try:
-            await self.serve(sockets=[listener])
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            for outcome in await asyncio.gather(*watchers, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    logger.error("watching the engine failed", exc_info=outcome)
-                    self.exit_status = EXIT_FAILED
-        return self.exit_status
-
-    async def _announce(self, url: str) -> None:
-        try:
-            await self._engine.wait_ready()
-        except EngineError:
-            return  # told by the watcher below
-        logger.info("ready model=%s address=%s", self._engine.model_id, url)
-
-    async def _watch_engine(self) -> None:
-        error = await self._engine.wait_failed()
-        logger.error("engine failed for good error=%s message=%r", type(error).__name__, error.message)
-        self.exit_status = EXIT_MISCONFIGURED if isinstance(error, ConfigError) else EXIT_FAILED
-        self._leave()
-
-    async def _drain(self) -> None:
-        await self._stop.came.wait()
-        logger.info("stopping drain_s=%.1f (a second signal exits at once)", self._drain_s)
-        try:
-            await self._engine.stop(self._drain_s)
-        finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        self.should_exit = True
-        self._leaving.set()
 
 
 def serve(settings: Settings) -> int:
@@ -216,43 +136,24 @@ def url_of(listener: socket.socket, *, has_tls: bool) -> str:
 
 async def _serve(settings: Settings, engine: Engine, listener: socket.socket, stop: StopSignal) -> int:
     stop.follow(stops_at_eof=settings.stop_at_eof)
-    logger.info("listening address=%s", url_of(listener, has_tls=settings.ssl_certfile is not None))
+    url = url_of(listener, has_tls=settings.ssl_certfile is not None)
+    logger.info("listening address=%s", url)
     await engine.start()
-    create_app = await asyncio.to_thread(_load_app)  # slow to import; the engine process starts meanwhile
-    from sse_starlette.sse import AppStatus  # noqa: PLC0415  loaded by now
-
-    AppStatus.enable_automatic_graceful_drain = False  # the engine ends the streams, each with its last event
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
-    config = http_config(create_app(settings, engine, is_started=True), settings)
+    draining_server = await asyncio.to_thread(
+        _load_server
+    )  # slow to import; the engine process starts meanwhile
+    server = draining_server.of(settings, engine, stop.came)
     gc.collect()
     gc.freeze()  # what start-up made stays; later collections need not look at it
-    return await DrainingServer(config, engine, settings.drain_s, stop).serve_until_done(listener)
+    return await server.serve_until_done(listener, url)
 
 
-def _load_app() -> Callable[..., ASGIApp]:
+def _load_server() -> "type[DrainingServer]":
     """Imports the application. What is loaded is no garbage, and to look for some takes half as long again."""
     gc.disable()
     try:
-        from server.app import create_app  # noqa: PLC0415  as said where it is called
+        from server.http_server import DrainingServer  # noqa: PLC0415  as said where it is called
     finally:
         gc.freeze()
         gc.enable()
-    return create_app
-
-
-def http_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How `app` is served: bounded connections, TLS where there is a certificate, and a log of our own."""
-    from server.connection import MAX_HEAD_BYTES, bounded  # noqa: PLC0415  as heavy as the application
-
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=FLUSH_S,
-        lifespan="on",
-        http=bounded(settings.client_timeout_s),
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        ssl_certfile=settings.ssl_certfile,
-        ssl_keyfile=settings.ssl_keyfile,
-    )
+    return DrainingServer

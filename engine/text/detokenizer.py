@@ -9,12 +9,14 @@ import codecs
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.request import SamplingParams
 from engine.text.token_logprob import TokenLogprob, name_tokens
-from engine.text.tokenizer import Tokenizer
 from engine.token_scores import TokenScores
+
+if TYPE_CHECKING:
+    from engine.text.tokenizer import Tokenizer
 
 
 class Delta(NamedTuple):
@@ -87,7 +89,7 @@ class Detokenizer:
     those of the next character that have arrived.
     """
 
-    def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
+    def __init__(self, tokenizer: "Tokenizer", rules: TextRules) -> None:
         self.open_bytes = b""
         self._tokenizer = tokenizer
         self._rules = rules
@@ -194,7 +196,7 @@ class ChoiceText:
     before the first word stays: a choice continues a prompt, it does not begin a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, rules: TextRules) -> None:
+    def __init__(self, tokenizer: "Tokenizer", rules: TextRules) -> None:
         self.num_tokens = 0
         self._tokenizer = tokenizer
         self._rules = rules

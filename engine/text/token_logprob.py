@@ -4,10 +4,12 @@ It knows nothing of choices, nor of when a token may be shown.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from engine.text.tokenizer import Tokenizer
 from engine.token_scores import TokenScores
+
+if TYPE_CHECKING:
+    from engine.text.tokenizer import Tokenizer
 
 
 class TokenLogprob(NamedTuple):
@@ -27,7 +29,7 @@ class TokenLogprob(NamedTuple):
 
 
 def name_tokens(
-    tokenizer: Tokenizer, token_ids: Sequence[int], scores: TokenScores
+    tokenizer: "Tokenizer", token_ids: Sequence[int], scores: TokenScores
 ) -> tuple[TokenLogprob, ...]:
     """Each of `token_ids` with its scores, of which `scores` has one for each."""
     num_top = scores.num_top
@@ -44,7 +46,7 @@ def name_tokens(
 
 
 def _name(
-    tokenizer: Tokenizer, token_id: int, logprob: float, rank: int, top: tuple[TokenLogprob, ...] = ()
+    tokenizer: "Tokenizer", token_id: int, logprob: float, rank: int, top: tuple[TokenLogprob, ...] = ()
 ) -> TokenLogprob:
     token_bytes = tokenizer.token_bytes(token_id)
     return TokenLogprob(

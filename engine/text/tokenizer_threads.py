@@ -8,12 +8,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import CheckpointError, EngineError
 from engine.messages import Vocabulary
-from engine.text.chat_template import ChatOptions, RenderedChat
-from engine.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from engine.text.chat_template import ChatOptions, RenderedChat
+    from engine.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,6 +25,13 @@ INLINE_CHARACTERS = 2000  # encoded in well under a millisecond: less than a vis
 VALUE_CHARACTERS = 16  # what a value weighs besides its text
 
 
+def load_tokenizer(path: Path, *, chat_template: Path | None = None) -> "Tokenizer":
+    """`Tokenizer.load`, with its libraries: they are imported here, where nothing waits for them."""
+    from engine.text.tokenizer import Tokenizer  # noqa: PLC0415  the engine process is started meanwhile
+
+    return Tokenizer.load(path, chat_template=chat_template)
+
+
 class TokenizerThreads:
     """One tokenizer and the threads that it works on, owned by the event loop.
 
@@ -30,7 +39,7 @@ class TokenizerThreads:
     one of `MAX_THREADS` threads, so that the event loop is never held up for long.
     """
 
-    def __init__(self, path: Path, load: Callable[[Path], Tokenizer] = Tokenizer.load) -> None:
+    def __init__(self, path: Path, load: "Callable[[Path], Tokenizer]" = load_tokenizer) -> None:
         self.tokenizer: Tokenizer | None = None
         self.error: EngineError | None = None
         self._path = path
@@ -56,15 +65,15 @@ class TokenizerThreads:
         )
 
     async def render_chat(
-        self, messages: Sequence[Mapping[str, object]], options: ChatOptions | None = None
-    ) -> RenderedChat:
+        self, messages: Sequence[Mapping[str, object]], options: "ChatOptions | None" = None
+    ) -> "RenderedChat":
         """The prompt that `messages` make; after `load` only."""
         size = _weight(messages)
         if options is not None:
             size += _weight(options.variables) + _weight(list(options.tools))
         return await self.consult(lambda tokenizer: tokenizer.render_chat(messages, options), size)
 
-    async def consult(self, work: Callable[[Tokenizer], T], size: int) -> T:
+    async def consult(self, work: "Callable[[Tokenizer], T]", size: int) -> T:
         """What `work` makes with the tokenizer of about `size` characters or tokens; after `load` only."""
         assert self.tokenizer is not None
         if size <= INLINE_CHARACTERS:

@@ -199,7 +199,7 @@ class Prediction(WireModel):
     content: Content
 
 
-class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody):
+class ChatCompletionRequest(GenerationBody, TemplateBody, ToolBody, defer_build=False):
     """The body of POST /v1/chat/completions."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = CHAT

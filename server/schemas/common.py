@@ -129,6 +129,8 @@ class WireModel(BaseModel):
     """A piece of a request body, whose fields are described by `FIELDS` under the name `PREFIX` + field.
 
     Unknown fields are kept aside: `unknown_fields` finds them, and who takes the body decides.
+    A piece is built with the bodies that it is part of; a body that a route takes has to be built at once,
+    and says so: `defer_build=False`.
     """
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = ()
@@ -136,7 +138,7 @@ class WireModel(BaseModel):
     NAMED: ClassVar[dict[str, ContractField]] = {}  # the fields of this piece, by their names in it
     REFUSED: ClassVar[dict[str, ContractField]] = {}
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_describe)
+    model_config = ConfigDict(extra="allow", json_schema_extra=_describe, defer_build=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:

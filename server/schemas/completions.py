@@ -36,7 +36,7 @@ Prompt = Annotated[
 ]
 
 
-class CompletionRequest(GenerationBody):
+class CompletionRequest(GenerationBody, defer_build=False):
     """The body of POST /v1/completions."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = COMPLETIONS

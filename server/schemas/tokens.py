@@ -14,7 +14,7 @@ from server.schemas.common import Text, WireModel, invalid
 from server.schemas.generation import MAX_TOKEN_IDS, TokenId
 
 
-class TokenizeRequest(TemplateBody):
+class TokenizeRequest(TemplateBody, defer_build=False):
     """The body of POST /tokenize: a text or a conversation."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = TOKENIZE
@@ -47,7 +47,7 @@ class TokenizeAnswer(BaseModel):
     token_strs: list[str] | None = None
 
 
-class DetokenizeRequest(WireModel):
+class DetokenizeRequest(WireModel, defer_build=False):
     """The body of POST /detokenize."""
 
     FIELDS: ClassVar[tuple[ContractField, ...]] = DETOKENIZE

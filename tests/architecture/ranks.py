@@ -84,7 +84,8 @@ ENGINE = {
 
 SERVER = {
     "__main__": _front(7),
-    "serving": _front(6),
+    "serving": _front(6, "http_server"),
+    "http_server": _front(6),
     "app": _front(5, "routes"),
     "routes": _front(5),
     "answering": _front(4),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from server.app import create_app
-from server.serving import http_config
+from server.http_server import http_config
 from server.settings import Settings
 
 START_TIMEOUT_S = 20
