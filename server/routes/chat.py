@@ -29,9 +29,7 @@ MAX_TOP_LOGPROBS = 20
 router = APIRouter(tags=["generation"])
 
 
-@router.post(
-    "/v1/chat/completions", response_model=ChatAnswer, responses=answers_with(ChatAnswer, events=ChatChunk)
-)
+@router.post("/v1/chat/completions", response_model=ChatAnswer, responses=answers_with(events=ChatChunk))
 async def create_chat_completion(
     body: ChatCompletionRequest,
     request: Request,

@@ -30,7 +30,7 @@ router = APIRouter(tags=["generation"])
 @router.post(
     "/v1/completions",
     response_model=CompletionAnswer,
-    responses=answers_with(CompletionAnswer, events=CompletionChunk),
+    responses=answers_with(events=CompletionChunk),
 )
 async def create_completion(
     body: CompletionRequest,

@@ -100,17 +100,16 @@ class ModelList(BaseModel):
 
 
 def answers_with(
-    whole: type[BaseModel] | None = None, *, events: type[BaseModel] | None = None
+    *, events: type[BaseModel] | None = None
 ) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's own type for documented answers
     """The answers of a route for the OpenAPI document; a stream's `events` are data lines, then [DONE]."""
     answers: dict[int | str, dict[str, Any]] = {  # Any: as above
         "4XX": {"model": ErrorEnvelope, "description": "The request cannot be served as it is"},
         "5XX": {"model": ErrorEnvelope, "description": "The server cannot serve the request, or not now"},
     }
-    if whole is not None and events is not None:
+    if events is not None:
         schema = {"type": "string", "description": f"data: lines of {events.__name__}, then data: [DONE]"}
         answers[200] = {
-            "model": whole,
             "description": "The answer; with stream, as server-sent events",
             "content": {"text/event-stream": {"schema": schema}},
         }

@@ -134,4 +134,4 @@ def test_stream_options_need_a_stream():
 
 def test_only_routes_that_stream_document_events():
     assert 200 not in answers_with()
-    assert 200 in answers_with(GenerationBody, events=GenerationBody)
+    assert 200 in answers_with(events=GenerationBody)
