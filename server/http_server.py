@@ -47,9 +47,8 @@ class DrainingServer(uvicorn.Server):
     @classmethod
     def of(cls, settings: Settings, engine: Engine, stopping: asyncio.Event) -> Self:
         """The server of the application around `engine`, which was started."""
-        AppStatus.enable_automatic_graceful_drain = (
-            False  # the engine ends the streams, each with its last event
-        )
+        # The engine ends the streams, each with its last event.
+        AppStatus.enable_automatic_graceful_drain = False
         logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
         config = http_config(create_app(settings, engine, is_started=True), settings)
         return cls(config, engine, settings.drain_s, stopping)
