@@ -25,7 +25,7 @@ from engine.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 150.0
-NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "sse_starlette", "openai", "llguidance", "gguf")
+NEEDED = ("fastapi", "uvicorn", "pydantic_settings", "sse_starlette", "llguidance", "gguf")
 ADDRESS = re.compile(r"address=(http://127\.0\.0\.1:\d+)|(http://127\.0\.0\.1:\d+)")
 
 
