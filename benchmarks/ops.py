@@ -22,6 +22,7 @@ import torch
 
 from engine.batch import Batch, GroupBatch, LayerCache
 from engine.kernels.cpu.library import library_path, load_library, supported_levels
+from engine.kernels.cpu.memory import zero_bytes
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.cpu.packed import PackedWeights, StoredRows
 
@@ -72,7 +73,7 @@ class Bench:
 
     def limits(self) -> Limits:
         """Measured by the library's own loops."""
-        memory = torch.zeros(256 << 20, dtype=torch.uint8)
+        memory = zero_bytes(256 << 20)
         rates = [self.kernels.measure_limits(memory) for _ in range(5)]
         return Limits(read_bytes=max(rate[0] for rate in rates), operations=max(rate[1] for rate in rates))
 
@@ -84,7 +85,7 @@ def packed(kernels: NativeKernels, in_size: int, out_sizes: tuple[int, ...], typ
     for size in out_sizes:
         row_bytes = in_size // 32 * GROUP_BYTES[type_name]
         stored = torch.randint(0, 60, (size, row_bytes), dtype=torch.uint8)
-        weights.pack(first_row, StoredRows(type_name=type_name, stored=stored, row_order=None))
+        weights.pack(first_row, StoredRows(type_name=type_name, stored=stored.numpy(), row_order=None))
         first_row += size
     return weights
 

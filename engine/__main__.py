@@ -7,6 +7,7 @@ failing or a message could not be sent; any other is a crash.
 import ctypes
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 EXIT_REFUSED = 2
 EXIT_FAILED_STEPS = 3
 PR_SET_PDEATHSIG = 1
+NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def main(arguments: list[str]) -> int:
@@ -56,8 +58,20 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def load_numpy() -> None:
+    """Import numpy, without the threads of its linear algebra.
+
+    No product is ever asked of them, and when they have nothing to do they first turn round on their cores.
+    """
+    os.putenv(NUMPY_THREADS, "1")
+    import numpy  # noqa: F401, PLC0415  at this moment, and for whoever imports it later
+
+    os.unsetenv(NUMPY_THREADS)
+
+
 def _run(first: Configure, channel: BlockingEnd, outbox: Outbox) -> int:
-    from engine.build import build_engine  # noqa: PLC0415  loads torch, as said in `main`
+    load_numpy()
+    from engine.build import build_engine  # noqa: PLC0415  loads most of the engine, as said in `main`
 
     gc.freeze()  # what was loaded stays: neither this start's collections nor later ones look at it
     gc.enable()

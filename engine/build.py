@@ -3,51 +3,30 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from engine.cache.layout import CacheDemand, CacheLayout, plan_layout
+from engine.cache.layout import CacheLayout
 from engine.cache.pool import CachePool
-from engine.cache.store import CacheStore
 from engine.config import EngineConfig
-from engine.execution.device import (
-    choose_cache_dtype,
-    choose_device,
-    choose_dtype,
+from engine.execution.back_end import BackEnd, Placed
+from engine.execution.host import (
     choose_mixed_tokens,
+    choose_num_threads,
     choose_steps_in_flight,
-    cpu_cache_bytes,
-    requested_dtype,
-    set_cpu_threads,
+    may_have_gpu,
+    refuse_on_cpu,
 )
-from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
-from engine.execution.link import CudaLink
-from engine.execution.memory_plan import CudaMeter, explained_shortage
-from engine.execution.native_runner import NativeRunner
-from engine.execution.native_sampler import NativeSampler
-from engine.execution.placement import Gpu, place_on_gpu
-from engine.execution.runner import ModelRunner
-from engine.execution.trial import TrialParts
+from engine.execution.native_back_end import NativeBackEnd
 from engine.intake import Intake, IntakeRules
-from engine.kernels.cached import scale_bytes
-from engine.kernels.cpu.native import NativeKernels
-from engine.kernels.cpu.sampling import NativeSampling
-from engine.kernels.ops import native_ops, select_native, select_ops
-from engine.layers.kit import LayerKit
+from engine.kernels.cpu.choice import choose_native
 from engine.loop import LoopParts, StepLoop
 from engine.messages import Loading, ModelCard, ToEngine
 from engine.metering import StepMeter
 from engine.model_spec import ModelSpec
-from engine.models.decoder import Decoder
-from engine.models.fused import FusedDecoder
-from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
+from engine.models.weights import Through, as_it_is
 from engine.outbox import Outbox
-from engine.plan import Runner
-from engine.quantization.source import quantizing
 from engine.scheduling.scheduler import Scheduler
 from engine.structured.compiler import ModelTokens
 from engine.structured.mask import MaskTable
@@ -73,31 +52,25 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
 
     Starts no thread and reads nothing from `receive` yet. Raises ConfigError and CheckpointError.
     """
-    device = choose_device(config.model)
-    num_threads = set_cpu_threads(config.model)
     spec = read_spec(Path(config.model.path)).with_window(config.model.window)
     logger.info(
         "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
         _windows(spec),
     )  # fmt: skip
-    through = quantizing(config.model.quantization, Path(config.model.path))
-    kernels = _choose_kernels(config, spec, device, num_threads)
-    dtype = choose_cache_dtype(config.cache, kernels.dtype)
+    back_end = _choose_back_end(config, spec)
+    num_threads = choose_num_threads(config.model)
     logger.info(
-        "device name=%s dtype=%s quantization=%s cache=%s threads=%d kernels=%s", _device_name(device),
-        _dtype_name(kernels.dtype), config.model.quantization, _dtype_name(dtype), num_threads, kernels.name,
+        "device name=%s dtype=%s quantization=%s cache=%s threads=%d kernels=%s", back_end.device_name,
+        back_end.dtype, config.model.quantization, back_end.cache_dtype, num_threads, back_end.kernels,
     )  # fmt: skip
-    # A pool that cannot work is refused before the weights are read, where its size is known by then.
-    place = _placement(config, spec, kernels, (device, dtype))
-    with _explained(device):
-        decoder = load_decoder(
-            Path(config.model.path), spec, kernels.kit, _Progress(outbox, "weights").report, through
-        )
     masks = MaskTable()
-    layout, runner = place(decoder, masks, _Progress(outbox, "decode steps").report)
-    _log_memory(layout, spec, decoder)
+    placed = back_end.place(masks, lambda stage: _Progress(outbox, stage).report)
+    layout, device_type = placed.layout, back_end.device
+    _log_memory(layout, spec, placed.weight_bytes)
     pool = CachePool(layout)
-    scheduling = replace(config.scheduling, max_mixed_tokens=choose_mixed_tokens(config.scheduling, device))
+    scheduling = replace(
+        config.scheduling, max_mixed_tokens=choose_mixed_tokens(config.scheduling, device_type)
+    )
     scheduler = Scheduler(scheduling, pool, frozenset(spec.eos_ids))
     rules = IntakeRules(
         layout=layout,
@@ -106,115 +79,43 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     )
     intake = Intake(receive, outbox.put, rules, masks, num_threads=num_threads)
     parts = LoopParts(
-        intake=intake, scheduler=scheduler, runner=runner, outbox=outbox, meter=StepMeter(scheduler)
+        intake=intake, scheduler=scheduler, runner=placed.runner, outbox=outbox, meter=StepMeter(scheduler)
     )
     return BuiltEngine(
-        loop=StepLoop(parts, choose_steps_in_flight(config.scheduling, device)),
+        loop=StepLoop(parts, choose_steps_in_flight(config.scheduling, device_type)),
         intake=intake,
         pool=pool,
         scheduler=scheduler,
-        card=_model_card(config, spec, layout, (device, kernels.dtype), decoder.weight_bytes),
+        card=_model_card(config, spec, back_end, placed),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kernels:
-    """What computes: the kit that layers are built with, the native kernels if any, the GPU's if any.
+def _choose_back_end(config: EngineConfig, spec: ModelSpec) -> BackEnd:
+    """The native kernels where they may compute; else torch, which is loaded only then. Raises ConfigError."""
+    model, num_threads = config.model, choose_num_threads(config.model)
+    through: Through = as_it_is
+    if model.quantization != "none":
+        from engine.quantization.source import quantizing  # noqa: PLC0415  loads torch
 
-    `dtype` is what keys and values are computed in; the native kernels' is rounded to bfloat16.
-    """
-
-    kit: LayerKit
-    dtype: torch.dtype
-    native: NativeKernels | None = None
-    gpu: GpuKernels | None = None
-
-    @property
-    def name(self) -> str:
-        if self.gpu is not None:
-            return self.gpu.name
-        return "reference" if self.native is None else f"native-{self.native.level}"
-
-    def runner(self, decoder: Decoder, store: CacheStore, layout: CacheLayout, masks: MaskTable) -> Runner:
-        """What computes steps with the decoder, once its weights are loaded."""
-        if self.native is None:
-            return ModelRunner(decoder, store, layout, masks=masks)
-        torch.set_num_threads(1)  # the kernels have threads of their own; two pools would hold up each other
-        model = FusedDecoder(decoder, self.native, store.layers, layout.block_size)
-        return NativeRunner(model, NativeSampler(NativeSampling(self.native)), masks=masks)
-
-
-def _choose_kernels(
-    config: EngineConfig, spec: ModelSpec, device: torch.device, num_threads: int
-) -> _Kernels:
-    native = select_native(
-        device, requested_dtype(config.model), config.model.kernels, num_threads, config.cache.kv_dtype
-    )
-    dtype = choose_dtype(config.model, device)
-    refuse_impossible(
-        config.model, config.cache, capability_of(device), is_native=native is not None, dtype=dtype
-    )
+        through = quantizing(model.quantization, Path(model.path))
+    is_cpu = model.device == "cpu" or (model.device == "auto" and not may_have_gpu())
+    device_type = "cpu" if is_cpu else _device_type(config)
+    native = choose_native(device_type, model.dtype, model.kernels, num_threads, config.cache.kv_dtype)
     if native is not None:
-        return _Kernels(kit=LayerKit.packed(native_ops(native), native), dtype=torch.bfloat16, native=native)
-    if device.type == "cuda":
-        gpu = choose_gpu_kernels(config.model, device, dtype, config.model.max_context or spec.max_context)
-        return _Kernels(kit=gpu.kit, dtype=dtype, gpu=gpu)
-    ops = select_ops(device, dtype, config.model.kernels)
-    return _Kernels(kit=LayerKit.dense(ops, device, dtype), dtype=dtype)
+        refuse_on_cpu(model, is_native=True)
+        return NativeBackEnd(config, spec, native, num_threads=num_threads, through=through)
+    from engine.execution.device import choose_device  # noqa: PLC0415  loads torch
+    from engine.execution.torch_back_end import TorchBackEnd  # noqa: PLC0415  as above
+
+    device = choose_device(model)
+    return TorchBackEnd(config, spec, device, num_threads=num_threads, through=through)
 
 
-Place = Callable[[Decoder, MaskTable, Callable[[int, int], None]], tuple[CacheLayout, Runner]]
+def _device_type(config: EngineConfig) -> str:
+    """What torch finds."""
+    from engine.execution.device import choose_device  # noqa: PLC0415  loads torch
 
-
-def _placement(
-    config: EngineConfig, spec: ModelSpec, kernels: _Kernels, place: tuple[torch.device, torch.dtype]
-) -> Place:
-    """How cache and runner are made once the weights are there.
-
-    On a CPU the pool is planned at once: one that cannot work is refused before the weights are read.
-    """
-    device, dtype = place
-    demand = CacheDemand(
-        block_size=config.cache.block_size,
-        cache_bytes=cpu_cache_bytes(config.cache),
-        max_chunk_tokens=config.scheduling.max_chunk_tokens,
-        element_bytes=dtype.itemsize,
-        max_context=config.model.max_context,
-        scale_bytes=scale_bytes(dtype),
-    )
-    gpu = kernels.gpu
-    if gpu is not None:
-        return lambda decoder, masks, report: _on_gpu(
-            config, kernels.name, TrialParts(
-                model=decoder, spec=spec, demand=demand, scheduling=config.scheduling, link=CudaLink(device),
-                masks=masks, device=device, dtype=dtype, draw=gpu.draw,
-            ), report,
-        )  # fmt: skip
-    layout = plan_layout(spec, demand)
-
-    def on_cpu(
-        decoder: Decoder, masks: MaskTable, _: Callable[[int, int], None]
-    ) -> tuple[CacheLayout, Runner]:
-        store = CacheStore.allocate(layout, spec, device=device, dtype=dtype)
-        return layout, kernels.runner(decoder, store, layout, masks)
-
-    return on_cpu
-
-
-def _explained(device: torch.device) -> AbstractContextManager[None]:
-    """Weights that a GPU has no memory for are a setting that cannot work; a CPU's are the system's affair."""
-    if device.type == "cuda":
-        return explained_shortage(CudaMeter(device), "loading weights")
-    return nullcontext()
-
-
-def _on_gpu(
-    config: EngineConfig, name: str, parts: TrialParts, report: Callable[[int, int], None]
-) -> tuple[CacheLayout, Runner]:
-    # The reference attends a recorded step over whole tables: far more than it would have to.
-    is_eager = config.model.eager or name == "reference"
-    placement = place_on_gpu(Gpu.at(parts.device), parts, config.cache, is_eager=is_eager, report=report)
-    return placement.layout, placement.runner
+    return choose_device(config.model).type
 
 
 class _Progress:
@@ -233,35 +134,30 @@ class _Progress:
         self._outbox.put(Loading(stage=self._stage, done=done, total=total))
 
 
-def _log_memory(layout: CacheLayout, spec: ModelSpec, decoder: Decoder) -> None:
+def _log_memory(layout: CacheLayout, spec: ModelSpec, weight_bytes: int) -> None:
     full = min((window for window in spec.layer_windows if window is not None), default=layout.max_context)
     logger.info(
         "memory weights=%.0fMiB blocks=%d block=%.0fKiB block_tokens=%d pool=%.0fMiB "
         "max_context=%d sequences_with_full_window=%d",
-        decoder.weight_bytes / 2**20, layout.num_blocks, layout.block_bytes / 2**10, layout.block_size,
+        weight_bytes / 2**20, layout.num_blocks, layout.block_bytes / 2**10, layout.block_size,
         layout.num_blocks * layout.block_bytes / 2**20, layout.max_context,
         layout.num_sequences_at(min(full, layout.max_context)),
     )  # fmt: skip
 
 
-def _model_card(
-    config: EngineConfig,
-    spec: ModelSpec,
-    layout: CacheLayout,
-    place: tuple[torch.device, torch.dtype],
-    weight_bytes: int,
-) -> ModelCard:
+def _model_card(config: EngineConfig, spec: ModelSpec, back_end: BackEnd, placed: Placed) -> ModelCard:
+    layout = placed.layout
     windows = set(spec.layer_windows)
     return ModelCard(
         model_id=config.model.model_id,
         family=spec.family,
-        device=str(place[0]),
-        dtype=_dtype_name(place[1]),
+        device=back_end.device,
+        dtype=back_end.dtype,
         vocab_size=spec.vocab_size,
         eos_ids=spec.eos_ids,
         max_context=layout.max_context,
         window=max((window for window in windows if window is not None), default=None),
-        weight_bytes=weight_bytes,
+        weight_bytes=placed.weight_bytes,
         block_size=layout.block_size,
         block_bytes=layout.block_bytes,
         num_blocks=layout.num_blocks,
@@ -270,11 +166,3 @@ def _model_card(
 
 def _windows(spec: ModelSpec) -> str:
     return ",".join("none" if window is None else str(window) for window in dict.fromkeys(spec.layer_windows))
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

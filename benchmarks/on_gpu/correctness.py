@@ -18,8 +18,9 @@ from benchmarks.on_gpu.shapes import tiny
 from engine.kernels.ops import REFERENCE
 from engine.layers.kit import LayerKit
 from engine.model_spec import ModelSpec
+from engine.models.blocks import LlamaBlock
 from engine.models.decoder import Decoder
-from engine.models.llama import LlamaBlock, weight_map
+from engine.models.llama import weight_map
 
 LENGTHS = (1, 15, 16, 31, 32, 33, 47, 100)
 NUM_OUTPUTS = 24

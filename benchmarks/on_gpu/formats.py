@@ -16,8 +16,8 @@ from engine.execution.device import CACHE_DTYPES
 from engine.kernels.ops import REFERENCE
 from engine.layers.kit import LayerKit
 from engine.layers.rounded import RoundedLinear
+from engine.models.blocks import LlamaBlock
 from engine.models.decoder import Decoder
-from engine.models.llama import LlamaBlock
 
 PROMPT = [3 + 37 * number % 250 for number in range(120)]
 SPREAD = 0.12  # narrower than for laws: sharp logits would make any rounding look large

@@ -8,8 +8,8 @@ import torch
 from engine.layers.kit import LayerKit
 from engine.layers.rounded import RoundedLinear
 from engine.model_spec import ModelSpec, RopeSpec
+from engine.models.blocks import LlamaBlock
 from engine.models.decoder import Decoder
-from engine.models.llama import LlamaBlock
 
 WEIGHT_SPREAD = 0.02
 MISTRAL_WINDOW = 4096

@@ -1,16 +1,10 @@
-"""Which device and dtype to compute on, and how much memory it has."""
-
-import os
-from pathlib import Path
+"""Which device and dtype torch is to compute on."""
 
 import torch
 
-from engine.config import CacheConfig, ModelConfig, SchedulingConfig
+from engine.config import CacheConfig, ModelConfig
 from engine.errors import ConfigError
 
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CPU_MIXED_TOKENS = 128
-DEFAULT_CPU_CACHE_BYTES = 256 << 20
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -59,48 +53,3 @@ def multiplies_bfloat16() -> bool:
     """Whether this CPU has bfloat16 dot products (AVX-512 BF16 or AMX)."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def set_cpu_threads(config: ModelConfig) -> int:
-    """Let torch compute on as many threads as configured, or as cores this process may use."""
-    num_threads = config.cpu_threads or num_usable_cores()
-    torch.set_num_threads(num_threads)
-    return num_threads
-
-
-def num_usable_cores(quota_file: Path = CGROUP_QUOTA) -> int:
-    """Cores that this process may run on, no more than a container's quota of processor time pays for.
-
-    A quota of 150 ms in each period of 100 ms pays for two threads. More threads than that would
-    wait for each other at every operation.
-    Source: the kernel's cgroup v2 documentation, cpu.max.
-    """
-    num_cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = quota_file.read_text().split()
-    except (OSError, ValueError):  # no cgroup v2 here
-        return num_cores
-    return num_cores if quota == "max" else max(1, min(num_cores, -(-int(quota) // int(period))))
-
-
-def choose_mixed_tokens(config: SchedulingConfig, device: torch.device) -> int:
-    """As many as `config` names; else few on a CPU, where a step's time grows with every token of it.
-
-    Answers that are being streamed wait for the prompts in their step. With 128 tokens they wait a third to half as
-    long as with 512, for the same output of all together (docs/performance.md).
-    """
-    if config.max_mixed_tokens is not None:
-        return config.max_mixed_tokens
-    return config.max_step_tokens if device.type == "cuda" else CPU_MIXED_TOKENS
-
-
-def choose_steps_in_flight(config: SchedulingConfig, device: torch.device) -> int:
-    """As many as `config` names; else one of look-ahead where the device computes while the host goes on."""
-    if config.steps_in_flight is not None:
-        return config.steps_in_flight
-    return 2 if device.type == "cuda" else 1
-
-
-def cpu_cache_bytes(config: CacheConfig) -> int:
-    """How many bytes the pool gets on a CPU; on a GPU `memory_plan` says."""
-    return DEFAULT_CPU_CACHE_BYTES if config.kv_cache_bytes is None else config.kv_cache_bytes

@@ -26,7 +26,7 @@ from engine.execution.plain_draw import DrawKind, DrawPlainly, draw_plainly, kin
 from engine.execution.ring_tables import RingTables
 from engine.execution.row_answers import HEAD_TILE_ROWS, Bits, MaskSource, to_result
 from engine.execution.runner import Model
-from engine.execution.scoring import ScoredRows
+from engine.execution.scored_rows import ScoredRows
 from engine.execution.step_columns import StepColumns
 from engine.plan import Chunk, StepHandle, StepPlan, StepResult
 

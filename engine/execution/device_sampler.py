@@ -15,7 +15,8 @@ from engine.execution.philox import uniforms
 from engine.execution.plain_draw import DrawColumns, DrawKind, DrawPlainly, kind_once_edited
 from engine.execution.sampler import TorchSampler, edit
 from engine.execution.sampling_rows import Bits, Edits
-from engine.execution.scoring import ScoredRows, score
+from engine.execution.scored_rows import ScoredRows
+from engine.execution.scoring import score
 from engine.plan import Draw
 
 NUM_COLUMNS = 5

@@ -59,36 +59,18 @@ def choose_gpu_kernels(
     return GpuKernels(kit=_kit(config, ops, round_rows, (device, dtype)), draw=draw, name=name)
 
 
-def capability_of(device: torch.device) -> tuple[int, int] | None:
-    """A GPU's compute capability; None of a CPU."""
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """A GPU's compute capability."""
+    return torch.cuda.get_device_capability(device)
 
 
 def refuse_impossible(
-    model: ModelConfig,
-    cache: CacheConfig,
-    capability: tuple[int, int] | None,
-    *,
-    is_native: bool,
-    dtype: torch.dtype,
+    model: ModelConfig, cache: CacheConfig, capability: tuple[int, int], dtype: torch.dtype
 ) -> None:
-    """ConfigError for settings that the device or the kernels cannot serve, with what to do instead.
+    """ConfigError for settings that a GPU cannot serve, with what to do instead.
 
-    `dtype` is what the model computes in; `is_native` says that the C++ kernels do.
+    `dtype` is what the model computes in.
     """
-    if capability is None:
-        if model.quantization == "fp8":
-            raise ConfigError(
-                "quantization is 'fp8', which is multiplied on GPUs of the Ada and Hopper kind; on a CPU take int8 "
-                "or int4"
-            )
-        if model.deterministic and not is_native:
-            raise ConfigError(
-                "deterministic is set, but the reference kernels' products on a CPU depend on how many rows they "
-                "have. The native kernels give every row the same result always: ask for no --kernels reference, "
-                "no --dtype and no --kv-dtype but bfloat16 or int8"
-            )
-        return
     if capability < LEAST_FP8_CAPABILITY:
         _refuse_fp8(model, cache, capability)
     if model.quantization == "fp8" and dtype != torch.bfloat16:

@@ -28,6 +28,26 @@ def count_tokens(draw: Draw) -> dict[int, int]:
     return dict.fromkeys(draw.history, 0) | Counter(draw.history[draw.num_prompt :])
 
 
+def counts_tokens(draw: Draw) -> bool:
+    """Whether any penalty needs to know `count_tokens`."""
+    own = draw.sampling
+    return bool(own.presence_penalty or own.frequency_penalty or own.repetition_penalty != 1.0)
+
+
+def count_penalties(sampling: SamplingParams, counts: dict[int, int]) -> dict[int, float]:
+    """What presence and frequency penalties take from each token of the output."""
+    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
+    if not (presence or frequency):
+        return {}
+    return {token_id: presence + count * frequency for token_id, count in counts.items() if count}
+
+
+def banned_ids(draw: Draw) -> list[int]:
+    """The tokens that must not be drawn, words about to be completed among them; ascending."""
+    words = draw.sampling.bad_words_ids
+    return sorted({*draw.banned_ids, *(completing_ids(draw.history, words) if words else ())})
+
+
 def completing_ids(history: Sequence[int], words: Sequence[tuple[int, ...]]) -> list[int]:
     """Last tokens of those `words` of which the history ends with all the others, ascending.
 

@@ -1,7 +1,7 @@
 """`NativeRunner`: turns a StepPlan into a StepResult by the native kernels, on the CPU.
 
 A step whose rows are only drawn from is a single call into the library; only what asks for more,
-such as scores, masks or penalties, sees hidden states and logits as tensors. The results of both ways
+such as scores, masks or penalties, sees hidden states and logits as arrays. The results of both ways
 are the same to the last bit. It computes while it begins, since there is no device to wait for.
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from engine.execution.native_sampler import NativeSampler, draw_row
 from engine.execution.row_answers import MaskSource, RowAnswers, to_result
 from engine.execution.step_words import StepWords
+from engine.kernels.cpu.memory import Floats
 from engine.plan import Chunk, Draw, StepHandle, StepPlan, StepResult
 from engine.token_scores import NO_SCORES
 
@@ -25,7 +25,7 @@ NOTHING_DRAWN: Mapping[int, int] = {}
 class NativeModel(Protocol):
     """What the runner asks of the model: a step in words, `num_wanted` rows in it, positions below `stop`."""
 
-    def hidden(self, words: "array[int]", num_wanted: int, stop: int) -> Tensor:
+    def hidden(self, words: "array[int]", num_wanted: int, stop: int) -> Floats:
         """Hidden states `[R, E]` of the wanted rows, the final norm applied."""
         ...
 
@@ -33,8 +33,8 @@ class NativeModel(Protocol):
         """One token for each wanted row; `draws` are rows of `draw_row`."""
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits `[R, V]` of hidden states, in float32."""
+    def logits(self, hidden: Floats) -> Floats:
+        """Logits `[R, V]` of hidden states."""
         ...
 
 
@@ -94,10 +94,10 @@ class NativeRunner:
         hidden = self._model.hidden(step.words, step.num_wanted, step.stop)  # [R, E]
         filling = answers.begin_masks(plan)  # after the model, whose threads have the cores
         score_ids = [token_id for chunk in plan.chunks for token_id in chunk.score_ids]
-        scored = answers.score(plan, torch.tensor(score_ids), hidden) if num_scored else ()
+        scored = answers.score(plan, np.array(score_ids, dtype=np.int64), hidden) if num_scored else ()
         bits = None if filling is None else filling.result()
-        token_ids, drawn = answers.draw(drawing, num_scored, hidden, bits)
-        return to_result(plan, token_ids.tolist(), drawn, scored)
+        tiles, drawn = answers.draw(drawing, num_scored, hidden, bits)
+        return to_result(plan, [token_id for tile in tiles for token_id in tile.tolist()], drawn, scored)
 
 
 def _is_plain(draw: Draw | None) -> bool:

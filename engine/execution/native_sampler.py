@@ -1,16 +1,16 @@
-"""`NativeSampler`: draws and scores with the native kernels, and edits logits in torch where a row asks.
+"""`NativeSampler`: draws and scores with the native kernels, and edits logits in numpy where a row asks.
 
-It gives what `TorchSampler` gives, without a tensor for any parameter.
+It gives what `TorchSampler` gives, without an array for any parameter.
 """
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from engine.execution.sampler import edit
-from engine.execution.sampling_rows import Bits, Edits
-from engine.execution.scoring import ScoredRows
+from engine.execution.native_edits import edited
+from engine.execution.row_answers import Bits
+from engine.execution.scored_rows import ScoredRows
+from engine.kernels.cpu.memory import Floats, Integers
 from engine.kernels.cpu.sampling import MAX_TOP_K, ROW, NativeSampling
 from engine.plan import Draw
 
@@ -21,29 +21,27 @@ LEAST_XTC_THRESHOLD = 1e-37
 
 
 class NativeSampler:
-    """Implements `Sampler` for float32 logits on the CPU."""
+    """Implements `Sampler` for arrays."""
 
     def __init__(self, kernels: NativeSampling) -> None:
         self._kernels = kernels
 
     def draw(
-        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
-    ) -> tuple[Tensor, ScoredRows | None]:
+        self, logits: Floats, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
+    ) -> tuple[Integers, ScoredRows | None]:
         """One token id for each of `draws`, and how probable they were for those that ask."""
-        edits = Edits.gather(draws, bits, logits)
-        edited = logits if edits is None else edit(logits, edits)
         rows = b"".join(map(draw_row, draws, positions))
-        token_ids = self._kernels.draw(edited, rows)
+        token_ids = self._kernels.draw(edited(logits, draws, bits), rows)
         scored = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
         if not scored:
             return token_ids, None
         num_top = max(draw.sampling.num_top_logprobs for draw in draws)
         if len(scored) == len(draws):
             return token_ids, self.score(logits, token_ids, num_top)
-        asking = torch.tensor(scored)
+        asking = np.array(scored)
         return token_ids, ScoredRows(*self._kernels.score(logits, asking, token_ids[asking], num_top))
 
-    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
+    def score(self, logits: Floats, token_ids: Integers, num_top: int) -> ScoredRows:
         """How probable one given token of each row is."""
         return ScoredRows(*self._kernels.score(logits, None, token_ids, num_top))
 

@@ -1,20 +1,18 @@
 """`RowAnswers`: what is asked of a step's wanted rows, worked out a tile of rows at a time; and `to_result`.
 
-It knows hidden states and what the plan asks, neither how the step was packed nor what computed it.
+It knows hidden states and what the plan asks, neither how the step was packed nor what computed it, and
+not whether rows are tensors or arrays.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from engine.execution.sampler import Sampler
-from engine.execution.scoring import Row, ScoredRows, to_token_scores
-from engine.plan import Chunk, StepPlan, StepResult
+from engine.execution.scored_rows import Column, Row, ScoredRows, to_token_scores
+from engine.plan import Chunk, Draw, StepPlan, StepResult
 from engine.token_scores import NO_SCORES, TokenScores
 
 # Rows of logits that exist at once: a long scored prompt costs no vocabulary-sized memory per token.
@@ -31,11 +29,44 @@ class MaskSource(Protocol):
         ...
 
 
-class RowAnswers:
+class Rows(Protocol):
+    """A tensor or an array, as far as it is cut into tiles here."""
+
+    def __len__(self) -> int:
+        """Its rows."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> Self:
+        """Some of them."""
+        ...
+
+
+Array = TypeVar("Array", bound=Rows)
+Array_contra = TypeVar("Array_contra", bound=Rows, contravariant=True)
+
+
+class Sampler(Protocol[Array_contra]):
+    """Stateless: the same row gives the same answer in any company."""
+
+    def draw(
+        self, logits: Array_contra, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
+    ) -> tuple[Column, ScoredRows | None]:
+        """Token ids [R] of logits [R, V], and how probable they were for the rows that ask.
+
+        The tokens will stand at `positions`; `bits` are the packed masks [m, V / 32] of the masked draws.
+        """
+        ...
+
+    def score(self, logits: Array_contra, token_ids: Column, num_top: int) -> ScoredRows:
+        """How probable one given token of each row is, and the `num_top` most probable ones there."""
+        ...
+
+
+class RowAnswers(Generic[Array]):
     """Scores and draws from hidden states `[R, E]`: of the scored rows first, then of the drawn ones."""
 
     def __init__(
-        self, logits: Callable[[Tensor], Tensor], sampler: Sampler, masks: MaskSource | None
+        self, logits: Callable[[Array], Array], sampler: Sampler[Array], masks: MaskSource | None
     ) -> None:
         """`logits` gives `[R, V]` of hidden states; without `masks` no draw may be masked."""
         self._logits = logits
@@ -52,7 +83,7 @@ class RowAnswers:
         assert self._masks is not None
         return self._masks.fill(masked)
 
-    def score(self, plan: StepPlan, score_ids: Tensor, hidden: Tensor) -> tuple[ScoredRows, ...]:
+    def score(self, plan: StepPlan, score_ids: Column, hidden: Array) -> tuple[ScoredRows, ...]:
         """Log-probability of one given token per row, for the first rows."""
         num_top = max(chunk.num_score_top for chunk in plan.chunks)
         num_rows = len(score_ids)
@@ -65,16 +96,19 @@ class RowAnswers:
         )
 
     def draw(
-        self, chunks: Sequence[Chunk], first_row: int, hidden: Tensor, bits: Bits | None
-    ) -> tuple[Tensor, tuple[ScoredRows, ...]]:
-        """One token for each of `chunks`, from row `first_row` on; `bits` has a row for each masked one."""
+        self, chunks: Sequence[Chunk], first_row: int, hidden: Array, bits: Bits | None
+    ) -> tuple[tuple[Column, ...], tuple[ScoredRows, ...]]:
+        """One token for each of `chunks`, from row `first_row` on; `bits` has a row for each masked one.
+
+        Both answers come in tiles of rows.
+        """
         num_masked = 0
-        token_ids: list[Tensor] = []
+        token_ids: list[Column] = []
         scored: list[ScoredRows] = []
         for first in range(0, len(chunks), HEAD_TILE_ROWS):
             own_chunks = chunks[first : first + HEAD_TILE_ROWS]
             start = first_row + first
-            is_part = len(own_chunks) < hidden.shape[0]  # seldom, and a view of all would cost for nothing
+            is_part = len(own_chunks) < len(hidden)  # seldom, and a view of all would cost for nothing
             logits = self._logits(hidden[start : start + len(own_chunks)] if is_part else hidden)  # [tile, V]
             draws = [chunk.draw for chunk in own_chunks if chunk.draw is not None]
             first_masked, num_masked = num_masked, num_masked + sum(draw.is_masked for draw in draws)
@@ -84,9 +118,7 @@ class RowAnswers:
             ids, own = self._sampler.draw(logits, draws, [chunk.stop for chunk in own_chunks], own_bits)
             token_ids.append(ids)
             scored += () if own is None else (own,)
-        if not token_ids:
-            return torch.zeros(0, dtype=torch.int64, device=hidden.device), ()
-        return token_ids[0] if len(token_ids) == 1 else torch.cat(token_ids), tuple(scored)
+        return tuple(token_ids), tuple(scored)
 
 
 def to_result(

@@ -6,6 +6,7 @@ It knows no queue and no request: what it is told about a sequence is in the pla
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from engine.batch import Batch, LayerCache
@@ -13,9 +14,9 @@ from engine.cache.layout import CacheLayout
 from engine.cache.store import CacheStore
 from engine.execution.device_errors import device_errors
 from engine.execution.pack import PackedStep, pack
-from engine.execution.row_answers import MaskSource, RowAnswers, to_result
-from engine.execution.sampler import Sampler, TorchSampler
-from engine.execution.scoring import ScoredRows
+from engine.execution.row_answers import MaskSource, RowAnswers, Sampler, to_result
+from engine.execution.sampler import TorchSampler
+from engine.execution.scored_rows import ScoredRows
 from engine.plan import StepHandle, StepPlan, StepResult
 
 
@@ -52,7 +53,7 @@ class ModelRunner:
         layout: CacheLayout,
         *,
         masks: MaskSource | None = None,
-        sampler: Sampler | None = None,
+        sampler: Sampler[Tensor] | None = None,
     ) -> None:
         """Without `masks` no draw may be masked; `sampler` is None for the one in torch."""
         self._model = model
@@ -79,7 +80,8 @@ class ModelRunner:
             filling = answers.begin_masks(plan) if shares_cores else filling
             bits = None if filling is None else filling.result()
             drawing = [plan.chunks[index] for index in packed.drawing]
-            token_ids, drawn = answers.draw(drawing, packed.num_scored, hidden, bits)
+            tiles, drawn = answers.draw(drawing, packed.num_scored, hidden, bits)
+            token_ids = torch.cat(tiles) if tiles else packed.score_ids.new_empty(0)
         step = Step(plan=plan, drawing=packed.drawing, token_ids=token_ids, drawn=drawn, scored=scored)
         self._last = step
         return step

@@ -1,32 +1,15 @@
-"""`Sampler`: logits and per-row parameters in, token ids and their scores out; and it in plain torch."""
+"""`TorchSampler`: logits and per-row parameters in, token ids and their scores out, in plain torch."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.execution import logits as stages
 from engine.execution.sampling_rows import Bits, Edits, SamplingRows
-from engine.execution.scoring import ScoredRows, score
+from engine.execution.scored_rows import ScoredRows
+from engine.execution.scoring import score
 from engine.plan import Draw
-
-
-class Sampler(Protocol):
-    """Stateless: the same row gives the same answer in any company."""
-
-    def draw(
-        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], bits: Bits | None = None
-    ) -> tuple[Tensor, ScoredRows | None]:
-        """Token ids [R] of logits [R, V], and how probable they were for the rows that ask.
-
-        The tokens will stand at `positions`; `bits` are the packed masks [m, V / 32] of the masked draws.
-        """
-        ...
-
-    def score(self, logits: Tensor, token_ids: Tensor, num_top: int) -> ScoredRows:
-        """How probable one given token of each row is, and the `num_top` most probable ones there."""
-        ...
 
 
 class TorchSampler:

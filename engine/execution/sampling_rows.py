@@ -3,7 +3,7 @@
 A stage that no row needs is None there, and costs nothing. It knows no logits but for their dtype.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.execution.history import completing_ids, count_tokens, repetition_run_penalties
+from engine.execution.history import (
+    banned_ids,
+    count_penalties,
+    count_tokens,
+    counts_tokens,
+    repetition_run_penalties,
+)
 from engine.execution.logits import Entries, unset_entries
 from engine.execution.philox import uniforms
 from engine.plan import Draw
@@ -41,7 +47,7 @@ class Edits:
         if not any(draw.is_masked or draw.banned_ids or draw.sampling.edits_logits for draw in draws):
             return None
         counted = [
-            (row, draw.sampling, count_tokens(draw)) for row, draw in enumerate(draws) if _counts(draw)
+            (row, draw.sampling, count_tokens(draw)) for row, draw in enumerate(draws) if counts_tokens(draw)
         ]
         runs = [
             (row, repetition_run_penalties(draw))
@@ -52,7 +58,7 @@ class Edits:
         return cls(
             unset=None if bits is None else unset_entries(masked, bits, like=like),
             allowed=_with_zeros([(row, draw.sampling.allowed_ids) for row, draw in enumerate(draws)], like),
-            banned=_with_zeros([(row, _banned_ids(draw)) for row, draw in enumerate(draws)], like),
+            banned=_with_zeros([(row, banned_ids(draw)) for row, draw in enumerate(draws)], like),
             biases=Entries.gather(
                 [(row, *_columns(draw.sampling.logit_bias)) for row, draw in enumerate(draws)], like=like
             ),
@@ -65,12 +71,10 @@ class Edits:
                 like=like,
             ),
             repeated=Entries.gather(
-                [(row, *_count_penalties(sampling, counts)) for row, sampling, counts in counted],
+                [(row, *_columns(count_penalties(own, counts).items())) for row, own, counts in counted],
                 like=like,
             ),
-            prolonging=Entries.gather(
-                [(row, list(found), list(found.values())) for row, found in runs], like=like
-            ),
+            prolonging=Entries.gather([(row, *_columns(found.items())) for row, found in runs], like=like),
         )
 
 
@@ -158,26 +162,9 @@ def _xtc_threshold(
     return torch.tensor(thresholds, device=like.device, dtype=like.dtype)
 
 
-def _counts(draw: Draw) -> bool:
-    own = draw.sampling
-    return bool(own.presence_penalty or own.frequency_penalty or own.repetition_penalty != 1.0)
-
-
-def _banned_ids(draw: Draw) -> list[int]:
-    words = draw.sampling.bad_words_ids
-    return sorted({*draw.banned_ids, *(completing_ids(draw.history, words) if words else ())})
-
-
-def _columns(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [column for column, _ in pairs], [value for _, value in pairs]
-
-
-def _count_penalties(sampling: SamplingParams, counts: dict[int, int]) -> tuple[list[int], list[float]]:
-    """What presence and frequency penalties take from each token of the output."""
-    presence, frequency = sampling.presence_penalty, sampling.frequency_penalty
-    if not (presence or frequency):
-        return [], []
-    return _columns([(token_id, presence + count * frequency) for token_id, count in counts.items() if count])
+def _columns(pairs: Iterable[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    columns = dict(pairs)
+    return list(columns), list(columns.values())
 
 
 def _with_zeros(found: Sequence[tuple[int, Sequence[int]]], like: Tensor) -> Entries | None:

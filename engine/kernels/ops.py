@@ -21,10 +21,8 @@ from engine.kernels.cpu.native import NativeKernels
 
 logger = logging.getLogger(__name__)
 
-NOT_BUILT = "the native ones were not built when ringserve was installed, which takes a C++20 compiler"
 NO_TRITON = "triton is not installed, which torch for CUDA brings along"
 LEAST_CAPABILITY = (8, 0)  # of a GPU: bfloat16 in its matrix units
-NO_VECTORS = "this CPU has no instruction set on which the native ones are faster"
 
 
 class Prepare(Protocol):
@@ -165,34 +163,6 @@ def select_ops(
     return REFERENCE
 
 
-def select_native(
-    device: torch.device,
-    dtype: torch.dtype | None,
-    kernels: str,
-    num_threads: int,
-    kv_dtype: str = "auto",
-) -> NativeKernels | None:
-    """The native kernels where setting `kernels` asks for or allows them, None for the reference.
-
-    They compute on a CPU, with weights as stored and a cache in bfloat16 or int8, so `auto` takes them
-    where no other dtype was asked for (None). Says once why the reference computes where they were wanted.
-    ConfigError where `native` cannot be had.
-    """
-    if kernels in ("reference", "triton"):
-        return None
-    obstacle = _obstacle_to_native(device, dtype, kv_dtype)
-    native = NativeKernels.open(num_threads) if obstacle is None else None
-    if native is not None and (native.is_vectorised or kernels == "native"):
-        return native
-    if kernels == "native":
-        raise ConfigError(f"kernels is 'native', but {obstacle or NOT_BUILT}; use --kernels auto")
-    if obstacle is None:
-        logger.warning("the reference kernels compute: %s", NOT_BUILT if native is None else NO_VECTORS)
-    elif _obstacle_to_native(device, dtype, "auto") is None:
-        logger.warning("the reference kernels compute, more slowly: %s", obstacle)
-    return None
-
-
 def _obstacle_to_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
         return f"the device is {device.type} and they compute on a GPU"
@@ -204,14 +174,4 @@ def _obstacle_to_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     if capability < LEAST_CAPABILITY:
         own, least = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
         return f"the GPU has compute capability {own} and they need {least}"
-    return None
-
-
-def _obstacle_to_native(device: torch.device, dtype: torch.dtype | None, kv_dtype: str) -> str | None:
-    if device.type != "cpu":
-        return f"the device is {device.type} and they compute on a CPU"
-    if dtype not in (None, torch.bfloat16):
-        return f"dtype is {dtype} and they cache in bfloat16"
-    if kv_dtype in ("float32", "fp8"):
-        return f"kv_dtype is {kv_dtype} and they cache in bfloat16 or int8"
     return None

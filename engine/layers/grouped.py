@@ -47,7 +47,7 @@ class GroupedLinear(nn.Module):
         assert rows.type_name == self.type_name
         assert rows.row_order is None
         num_rows, num_groups = len(rows.stored), self.codes.shape[1]
-        blocks = rows.stored.view(num_rows, num_groups, -1).to(self.codes.device)
+        blocks = torch.from_numpy(rows.stored).view(num_rows, num_groups, -1).to(self.codes.device)
         header = 2 * self.numbers.shape[-1]
         own = slice(first_row, first_row + num_rows)
         self.numbers[own] = blocks[..., :header].contiguous().view(torch.float16)

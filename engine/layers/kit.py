@@ -9,18 +9,20 @@ from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.ops import Ops
 from engine.layers.grouped import GroupedLinears
 from engine.layers.linear import DenseLinears, LinearFactory
-from engine.layers.packed import PackedLinears
+from engine.layers.packed import LookedUpRotary, PackedLinears
+from engine.layers.rotary import MakeRotary, Rotary
 from engine.layers.rounded import RoundedLinears, RoundRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerKit:
-    """The operations, the maker of projections, and where all other parameters live."""
+    """The operations, the makers of projections and angles, and where all other parameters live."""
 
     ops: Ops
     linears: LinearFactory
     device: torch.device
     dtype: torch.dtype
+    rotary: MakeRotary = Rotary
 
     @classmethod
     def dense(cls, ops: Ops, device: torch.device, dtype: torch.dtype) -> "LayerKit":
@@ -30,7 +32,13 @@ class LayerKit:
     @classmethod
     def packed(cls, ops: Ops, kernels: NativeKernels) -> "LayerKit":
         """A kit whose projections stay in the checkpoint's precision; all else is float32 on the CPU."""
-        return cls(ops=ops, linears=PackedLinears(kernels), device=torch.device("cpu"), dtype=torch.float32)
+        return cls(
+            ops=ops,
+            linears=PackedLinears(kernels),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+            rotary=LookedUpRotary,
+        )
 
     @classmethod
     def rounded(

@@ -6,8 +6,10 @@ They hold what `kernels/cpu/packed.py` packs, and compute on a CPU with the nati
 import torch
 from torch import Tensor, nn
 
+from engine.kernels.cpu.angles import angle_tables
 from engine.kernels.cpu.native import NativeKernels
 from engine.kernels.cpu.packed import PackedWeights, StoredRows
+from engine.model_spec import RopeSpec
 
 
 class PackedLinear(nn.Module):
@@ -22,12 +24,15 @@ class PackedLinear(nn.Module):
         super().__init__()
         bias = torch.empty(sum(out_sizes)) if has_bias else None
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self.packed = PackedWeights(kernels.library, in_size, out_sizes, bias)
+        self.packed = PackedWeights(
+            kernels.library, in_size, out_sizes, None if bias is None else bias.numpy()
+        )
         self._kernels = kernels
 
     def pack(self, first_row: int, rows: StoredRows) -> None:
         """Take in the tensor whose rows begin at `first_row`. From any thread."""
-        self.register_buffer(f"tiles_{first_row}", self.packed.pack(first_row, rows), persistent=False)
+        tiles = torch.from_numpy(self.packed.pack(first_row, rows))
+        self.register_buffer(f"tiles_{first_row}", tiles, persistent=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
@@ -36,6 +41,21 @@ class PackedLinear(nn.Module):
     def look_up(self, token_ids: Tensor) -> Tensor:
         """Rows of the weight, [T] to [T, in]."""
         return self._kernels.look_up(token_ids, self.packed)
+
+
+class LookedUpRotary:
+    """The angles that the native kernels look up, as tensors; `Angles` for a CPU."""
+
+    def __init__(self, rope: RopeSpec, head_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        assert device.type == "cpu"
+        self._sizes = rope, head_size
+        self._dtype = dtype
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [T] give (cos, sin), each [T, D / 2]."""
+        tables = angle_tables(*self._sizes, 1 + int(positions.max()))
+        cos, sin = (torch.from_numpy(table)[positions].to(self._dtype) for table in tables)
+        return cos, sin
 
 
 class PackedLinears:

@@ -4,6 +4,7 @@ Only the angles are made here; turning queries and keys by them is an operation 
 """
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +44,22 @@ def _llama3(plain: Tensor, rope: RopeSpec) -> Tensor:
     share_kept = (num_turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     share_kept = share_kept.clamp(0.0, 1.0)
     return share_kept * plain + (1.0 - share_kept) * plain / rope.factor
+
+
+class Angles(Protocol):
+    """Makes a step's cosines and sines, once for all layers."""
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [T] give (cos, sin), each [T, D / 2] in the model's dtype."""
+        ...
+
+
+class MakeRotary(Protocol):
+    """How a decoder comes by its angles."""
+
+    def __call__(self, rope: RopeSpec, head_size: int, device: torch.device, dtype: torch.dtype) -> Angles:
+        """The angles of heads of `head_size`, on a device and in a dtype."""
+        ...
 
 
 class Rotary:

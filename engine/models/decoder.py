@@ -14,7 +14,6 @@ from engine.batch import Batch, LayerCache
 from engine.layers.kit import LayerKit
 from engine.layers.linear import Projection, TokenTable
 from engine.layers.norm import RMSNorm
-from engine.layers.rotary import Rotary
 from engine.model_spec import ModelSpec
 
 
@@ -48,7 +47,7 @@ class Decoder(nn.Module):
         self.lm_head: Projection | None = None  # None: the embedding is the head
         if not spec.has_tied_head:
             self.lm_head = kit.linears("lm_head", spec.model_size, (spec.vocab_size,), has_bias=False)
-        self._rotary = Rotary(spec.rope, spec.head_size, kit.device, kit.dtype)
+        self._rotary = kit.rotary(spec.rope, spec.head_size, kit.device, kit.dtype)
         self._ops = kit.ops
 
     def forward(self, batch: Batch, caches: Sequence[LayerCache]) -> Tensor:

@@ -8,16 +8,19 @@ factors. Tokenizer arrays are stepped over, not parsed: they belong to the serve
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gguf
 import numpy as np
-import torch
+import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType
-from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.kernels.cpu.packed import StoredRows
 from engine.models.hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TENSOR_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 SLICE_ELEMENTS = 1 << 18  # float32 temporaries of this size stay in a core's cache
@@ -119,8 +122,10 @@ class GgufFile:
             )
         return int(tensor.n_bytes)
 
-    def copy(self, name: str, destination: Tensor) -> None:
+    def copy(self, name: str, destination: "Tensor") -> None:
         """Dequantise the tensor into `destination`, of its logical shape, slice by slice."""
+        import torch  # noqa: PLC0415  not needed where tensors are taken as they are stored
+
         tensor = self._tensors[name]
         group = self._row_group(name)
         rows_per_slice = max(1, SLICE_ELEMENTS * len(destination) // max(1, destination.numel()))
@@ -128,15 +133,20 @@ class GgufFile:
         for first in range(0, len(destination), rows_per_slice):
             rows = slice(first, first + rows_per_slice)
             place = destination[rows]
-            values = torch.from_numpy(_dequantise(tensor.data[rows], tensor.tensor_type)).view(place.shape)
-            place.copy_(_unpermuted(values, group) if group > 1 else values)
+            values = _dequantise(tensor.data[rows], tensor.tensor_type).reshape(tuple(place.shape))
+            place.copy_(torch.from_numpy(_unpermuted(values, group) if group > 1 else values))
+
+    def floats(self, name: str) -> npt.NDArray[np.float32]:
+        """The values of a tensor that is no matrix."""
+        tensor = self._tensors[name]
+        return _dequantise(tensor.data, tensor.tensor_type).astype(np.float32)
 
     def stored(self, name: str) -> StoredRows:
         """The tensor's rows as the file has them, of its mapped memory."""
         tensor = self._tensors[name]
-        rows = torch.from_numpy(tensor.data.reshape(len(tensor.data), -1).view(np.uint8))
+        rows = tensor.data.reshape(len(tensor.data), -1).view(np.uint8)
         group = self._row_group(name)
-        order = None if group == 1 else _unpermuted(torch.arange(len(rows), dtype=torch.int32), group)
+        order = None if group == 1 else _unpermuted(np.arange(len(rows), dtype=np.int32), group)
         return StoredRows(type_name=tensor.tensor_type.name, stored=rows, row_order=order)
 
     def _row_group(self, name: str) -> int:
@@ -264,10 +274,10 @@ def _dequantise(rows: np.ndarray, tensor_type: GGMLQuantizationType) -> np.ndarr
     return values
 
 
-def _unpermuted(values: Tensor, head_size: int) -> Tensor:
+def _unpermuted(values: np.ndarray, head_size: int) -> np.ndarray:
     """Rows of each head from (pair, half) order, in which GGUF's Llama rotates, to (half, pair).
 
     With head_size 6, rows 0 1 2 3 4 5 of the file are rows 0 3 1 4 2 5 of the head.
     """
-    in_pairs = values.view(-1, head_size // 2, 2, *values.shape[1:])  # [heads, pair, half, ...]
-    return in_pairs.transpose(1, 2).reshape(values.shape)
+    in_pairs = values.reshape(-1, head_size // 2, 2, *values.shape[1:])  # [heads, pair, half, ...]
+    return in_pairs.swapaxes(1, 2).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""Llama and Mistral: how their checkpoints state a `ModelSpec`, their block, their weights' names.
+"""Llama and Mistral: how their checkpoints state a `ModelSpec`, and their weights' names.
 
 Mistral differs by its sliding window alone. The other families of this lineage build on what is
 here and state their own differences.
@@ -7,13 +7,6 @@ Sources: Touvron et al. 2023 (arXiv 2307.09288); Jiang et al. 2023, Mistral 7B (
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
-from engine.batch import LayerCache
-from engine.layers.attention import Attention
-from engine.layers.kit import LayerKit
-from engine.layers.mlp import GatedMlp
-from engine.layers.norm import RMSNorm
 from engine.model_spec import ModelSpec, RopeSpec
 from engine.models.hyperparameters import Hyperparameters
 
@@ -50,27 +43,6 @@ class WeightTarget:
     parameter: str
     first_row: int
     num_rows: int
-
-
-class LlamaBlock(nn.Module):
-    """Norm, attention, norm, feed-forward, each added to the residual stream by the norm after it."""
-
-    def __init__(self, kit: LayerKit, spec: ModelSpec, layer: int) -> None:
-        super().__init__()
-        name = f"layers.{layer}"
-        self.input_norm = RMSNorm(kit, spec.model_size, spec.norm_eps)
-        self.attention = Attention(kit, f"{name}.attention", spec, spec.layer_windows[layer])
-        self.mlp_norm = RMSNorm(kit, spec.model_size, spec.norm_eps)
-        self.mlp = GatedMlp(kit, f"{name}.mlp", spec.model_size, spec.ffn_size)
-
-    def forward(
-        self, hidden: Tensor, residual: Tensor | None, cache: LayerCache, prepared: object
-    ) -> tuple[Tensor, Tensor]:
-        """(output not yet added, residual stream), each [T, E], to the same of the next layer."""
-        hidden, residual = self.input_norm.add(hidden, residual)
-        hidden = self.attention(hidden, cache, prepared)
-        hidden, residual = self.mlp_norm.add(hidden, residual)
-        return self.mlp(hidden), residual
 
 
 def read_llama_spec(config: Hyperparameters) -> ModelSpec:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -57,14 +59,18 @@ class SafetensorsFiles:
         """Copy the tensor into `destination`, of its shape and of any floating dtype."""
         destination.copy_(self._files[name].tensor(name))
 
+    def floats(self, name: str) -> npt.NDArray[np.float32]:
+        """The tensor's values."""
+        values: npt.NDArray[np.float32] = self._files[name].tensor(name).float().numpy()
+        return values
+
     def stored(self, name: str) -> StoredRows:
         """The tensor's rows as the file has them; float64 ones, which nothing packs, as float32."""
         tensor = self._files[name].tensor(name)
         if tensor.dtype not in STORED_TYPES:
             tensor = tensor.float()
-        return StoredRows(
-            type_name=STORED_TYPES[tensor.dtype], stored=tensor.contiguous().view(torch.uint8), row_order=None
-        )
+        rows = tensor.contiguous().view(torch.uint8).numpy()
+        return StoredRows(type_name=STORED_TYPES[tensor.dtype], stored=rows, row_order=None)
 
 
 class _File:

@@ -8,12 +8,14 @@ the same weights. Norms and biases stay as they are.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from engine.errors import CheckpointError, ConfigError
 from engine.kernels.cpu.packed import StoredRows
-from engine.models.loader import WeightSource, as_it_is
+from engine.models.weights import Through, WeightSource, as_it_is
 from engine.quantization.groups import GROUP, INT4, INT8, GroupFormat, Groups
 
 SLICE_ELEMENTS = 1 << 18  # float32 temporaries of this size stay in a core's cache
@@ -23,7 +25,7 @@ TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 FORMATS = {"int8": INT8, "int4": INT4}
 
 
-def quantizing(name: str, path: Path) -> Callable[[WeightSource], WeightSource]:
+def quantizing(name: str, path: Path) -> Through:
     """What a checkpoint at `path` is read through for a setting `quantization`; `none` reads it as it is.
 
     ConfigError for a GGUF file, which has its own types.
@@ -76,6 +78,11 @@ class QuantizedSource:
             return self._source.copy(name, destination)
         return self._each_slice(name, lambda rows, groups: destination[rows].copy_(groups.values()))
 
+    def floats(self, name: str) -> npt.NDArray[np.float32]:
+        """A norm's or bias's values, which have no codes."""
+        assert name not in self._formats
+        return self._source.floats(name)
+
     def stored(self, name: str) -> StoredRows:
         """Its codes as a GGUF file would have them."""
         if name not in self._formats:
@@ -84,11 +91,11 @@ class QuantizedSource:
         out_size, in_size = self._source.shapes()[name]
         blocks = torch.empty(out_size, in_size // GROUP * layout.block_bytes, dtype=torch.uint8)
         self._each_slice(name, lambda rows, groups: blocks[rows].copy_(groups.blocks()))
-        return StoredRows(type_name=layout.type_name, stored=blocks, row_order=None)
+        return StoredRows(type_name=layout.type_name, stored=blocks.numpy(), row_order=None)
 
     def _each_slice(self, name: str, take: Callable[[slice, Groups], object]) -> None:
         rows = self._source.stored(name)
-        values = rows.stored.view(STORED_DTYPES[rows.type_name])  # [out, in]
+        values = torch.from_numpy(rows.stored).view(STORED_DTYPES[rows.type_name])  # [out, in]
         step = max(1, SLICE_ELEMENTS // values.shape[1])
         for first in range(0, len(values), step):
             part = slice(first, first + step)

@@ -104,3 +104,15 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_with_status_2(start, tmp_path):
 
     assert str(tmp_path) in failed.error.message
     assert process.wait(60) == 2
+
+
+def test_numpy_is_loaded_without_threads_of_its_own():
+    code = (
+        "import os; from pathlib import Path; from engine.__main__ import NUMPY_THREADS, load_numpy; load_numpy();"
+        "import numpy; lines = Path('/proc/self/status').read_text().splitlines();"
+        "print(next(line.split()[1] for line in lines if line.startswith('Threads')), os.environ.get(NUMPY_THREADS))"
+    )
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout == "1 None\n"

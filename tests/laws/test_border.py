@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import server
+from tests.support.native import needs_native
+from tests.support.tiny_model import write_tiny_gguf
 
 CORE_MODULES = {
     "engine.__main__",
@@ -38,10 +40,36 @@ FRONT_MODULES = {
 }
 
 
-def loaded_by(code: str) -> set[str]:
+# Builds an engine as its process does, and computes steps in which everything is asked of a row.
+ENGINE = """
+import sys
+from engine.build import build_engine
+from engine.config import CacheConfig, EngineConfig, ModelConfig
+from engine.plan import Chunk, ChunkTable, Draw, StepPlan
+from engine.request import SamplingParams
+
+class Nowhere:
+    def put(self, message): pass
+
+model = ModelConfig(path=sys.argv[1], model_id="tiny", kernels=sys.argv[2])
+config = EngineConfig(model=model, cache=CacheConfig(kv_cache_bytes=1 << 20))
+runner = build_engine(config, lambda: None, Nowhere()).loop.runner
+own = SamplingParams(
+    max_tokens=1, seed=0, top_p=0.9, logprobs=True, num_top_logprobs=2, repetition_penalty=1.3,
+    presence_penalty=0.5, dry_multiplier=0.8, logit_bias=((3, 1.0),), bad_words_ids=((9,),),
+)
+for asked in (own, SamplingParams(max_tokens=1, seed=0)):
+    draw = Draw(sampling=asked, choice=0, history=(5, 6, 7), num_prompt=3, banned_ids=(8,))
+    chunk = Chunk(1, 0, 3, (5, 6, 7), (ChunkTable(0, (0,)),), draw=draw, score_from=0, score_ids=(6,))
+    runner.finish(runner.begin(StepPlan(chunks=(chunk,))))
+"""
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
     """Names of the modules that a new interpreter has loaded after `code`, and of their packages."""
     script = f"{code}\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     names = done.stdout.split()
     return {
         ".".join(parts[:end])
@@ -77,3 +105,14 @@ def test_what_both_halves_share_loads_neither(module: str):
     loaded = loaded_by(f"import {module}")
 
     assert loaded & (CORE_MODULES | FRONT_MODULES | TOO_HEAVY | {"server", "fastapi"}) == set()
+
+
+@needs_native
+def test_an_engine_on_native_kernels_serves_a_gguf_file_without_torch(tmp_path: Path):
+    path = str(write_tiny_gguf(tmp_path, "Q4_1"))
+
+    native, reference = (loaded_by(ENGINE, path, kernels) for kernels in ("native", "reference"))
+
+    assert native & TOO_HEAVY == set()
+    assert reference & TOO_HEAVY == {"torch"}
+    assert "engine.execution.native_runner" in native

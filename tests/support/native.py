@@ -28,6 +28,11 @@ def packed_weights(
 ) -> PackedWeights:
     """One tensor's blocks [out, bytes], packed."""
     elements, num_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]]
-    packed = PackedWeights(kernels.library, rows.shape[1] // num_bytes * elements, (len(rows),), bias)
-    packed.pack(0, StoredRows(type_name=type_name, stored=rows, row_order=None))
+    packed = PackedWeights(
+        kernels.library,
+        rows.shape[1] // num_bytes * elements,
+        (len(rows),),
+        None if bias is None else bias.numpy(),
+    )
+    packed.pack(0, StoredRows(type_name=type_name, stored=rows.numpy(), row_order=None))
     return packed

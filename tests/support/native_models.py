@@ -1,6 +1,5 @@
 """Checkpoints loaded for the native kernels, and for the reference beside them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,17 +9,16 @@ from engine.kernels.cached import to_cached
 from engine.kernels.ops import REFERENCE, native_ops
 from engine.layers.kit import LayerKit
 from engine.models.decoder import Decoder
-from engine.models.loader import WeightSource, as_it_is, load_decoder
+from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
+from engine.models.weights import Through, as_it_is
 from tests.support.native import native_kernels
 from tests.support.pack_by_hand import RingRun
 
 CPU = torch.device("cpu")
 
 
-def load_native(
-    path: Path, level: str, through: Callable[[WeightSource], WeightSource] = as_it_is
-) -> Decoder:
+def load_native(path: Path, level: str, through: Through = as_it_is) -> Decoder:
     """The decoder on the operations of one level, not fused."""
     kernels = native_kernels(level)
     kit = LayerKit.packed(native_ops(kernels), kernels)

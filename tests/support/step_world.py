@@ -21,8 +21,8 @@ from engine.execution.runner import ModelRunner
 from engine.layers.kit import LayerKit
 from engine.messages import Updates
 from engine.model_spec import ModelSpec
+from engine.models.blocks import LlamaBlock
 from engine.models.decoder import Decoder
-from engine.models.llama import LlamaBlock
 from engine.plan import Runner
 from engine.request import FinishReason, Request, SamplingParams
 from engine.scheduling.scheduler import Scheduler

@@ -1,4 +1,6 @@
-"""`NativeKernels`: the operations of `Ops` by the shared library.
+"""`NativeKernels`: the operations of `Ops` by the shared library, one call each.
+
+The engine computes whole steps by one call (`run_step.py`); this is how its parts are proven and timed.
 
 Hidden states and norms are float32, cached keys and values bfloat16 or 8-bit, weights as `packed.py`
 holds them. Every row's result is the same to the last bit whatever is computed beside it.
@@ -6,8 +8,6 @@ One thread may call at a time; calls release the interpreter's lock.
 """
 
 import ctypes
-import logging
-import weakref
 from collections.abc import Sequence
 from ctypes import byref
 
@@ -15,20 +15,9 @@ import torch
 from torch import Tensor
 
 from engine.batch import Batch, LayerCache
-from engine.errors import ConfigError
-from engine.kernels.cpu.library import (
-    BatchPlaces,
-    CachePlaces,
-    GroupPlaces,
-    HeadSizes,
-    create_context,
-    library_path,
-    load_library,
-    supported_levels,
-)
+from engine.kernels.cpu.context import KernelContext
+from engine.kernels.cpu.library import BatchPlaces, CachePlaces, GroupPlaces, HeadSizes
 from engine.kernels.cpu.packed import PackedWeights
-
-logger = logging.getLogger(__name__)
 
 CACHE_FORMATS = {torch.bfloat16: 0, torch.int8: 1}  # `rs_cache_format`
 
@@ -69,39 +58,8 @@ class NativeStep:
         )
 
 
-class NativeKernels:
-    """The library with a thread pool and one of its instruction sets, `level`."""
-
-    def __init__(self, library: ctypes.CDLL, num_threads: int, level: str) -> None:
-        self.library = library
-        self.level = level
-        self._context = create_context(library, num_threads, level)
-        weakref.finalize(self, library.rs_destroy, self._context)
-
-    @classmethod
-    def open(cls, num_threads: int, level: str | None = None) -> "NativeKernels | None":
-        """Load the library, on the fastest instruction set unless named; None where it was not built.
-
-        ConfigError for a level that this machine does not have.
-        """
-        path = library_path()
-        if path is None:
-            return None
-        library = load_library(path)
-        levels = supported_levels(library)
-        if level is not None and level not in levels:
-            raise ConfigError(f"the kernels have no level {level!r} here; there are {', '.join(levels)}")
-        return cls(library, num_threads, level or levels[-1])
-
-    @property
-    def context(self) -> int:
-        """Address of the library's `rs_context`, for other operations of the same library."""
-        return self._context
-
-    @property
-    def is_vectorised(self) -> bool:
-        """Whether the level has vector instructions, without which torch is faster."""
-        return self.level != "portable"
+class NativeKernels(KernelContext):
+    """The operations by themselves, on tensors: what each computes is held against the reference here."""
 
     def prepare(self, batch: Batch, cos: Tensor, sin: Tensor) -> NativeStep:
         """The batch in the kernels' own words."""
@@ -116,7 +74,7 @@ class NativeKernels:
         normed, total = torch.empty_like(hidden), torch.empty_like(hidden)
         size = hidden.shape[-1]
         self.library.rs_norm_residual(
-            self._context,
+            self.context,
             hidden.data_ptr(),
             None if kept is None else kept.data_ptr(),
             weight.data_ptr(),
@@ -130,18 +88,13 @@ class NativeKernels:
 
     def linear(self, hidden: Tensor, packed: PackedWeights) -> Tensor:
         """[T, in] float32 gives [T, out]."""
-        hidden = hidden.contiguous()
-        output = torch.empty(len(hidden), sum(packed.out_sizes))
-        self.library.rs_linear_forward(
-            self._context, byref(packed.weights), hidden.data_ptr(), len(hidden), output.data_ptr()
-        )
-        return output
+        return torch.from_numpy(self.project(hidden.contiguous().numpy(), packed))
 
     def look_up(self, token_ids: Tensor, packed: PackedWeights) -> Tensor:
         """[T] int64 gives rows of a packed table, [T, in]."""
         rows = torch.empty(len(token_ids), packed.in_size)
         self.library.rs_embed(
-            self._context, byref(packed.weights), token_ids.data_ptr(), len(token_ids), rows.data_ptr()
+            self.context, byref(packed.weights), token_ids.data_ptr(), len(token_ids), rows.data_ptr()
         )
         return rows
 
@@ -153,7 +106,7 @@ class NativeKernels:
         heads = torch.cat((query, key, value), dim=1)  # [T, H + 2 K, D]
         sizes = _head_sizes(query, cache, None)
         self.library.rs_rotate_and_write(
-            self._context, byref(sizes), byref(prepared.places), byref(cache_places(cache)), heads.data_ptr()
+            self.context, byref(sizes), byref(prepared.places), byref(cache_places(cache)), heads.data_ptr()
         )
         return heads[:, : query.shape[1]]
 
@@ -163,7 +116,7 @@ class NativeKernels:
         assert query.stride(1) == query.shape[2]
         output = torch.empty(len(query), query.shape[1] * query.shape[2])
         self.library.rs_attend(
-            self._context,
+            self.context,
             byref(_head_sizes(query, cache, window)),
             byref(prepared.places),
             byref(cache_places(cache)),
@@ -178,14 +131,8 @@ class NativeKernels:
         gate_up = gate_up.contiguous()
         ffn_size = gate_up.shape[-1] // 2
         output = torch.empty(len(gate_up), ffn_size)
-        self.library.rs_silu_mul(self._context, gate_up.data_ptr(), len(gate_up), ffn_size, output.data_ptr())
+        self.library.rs_silu_mul(self.context, gate_up.data_ptr(), len(gate_up), ffn_size, output.data_ptr())
         return output
-
-    def measure_limits(self, memory: Tensor) -> tuple[float, float]:
-        """(bytes read of `memory`, operations on 8-bit codes) per second, of all threads together."""
-        rates = (ctypes.c_double * 2)()
-        self.library.rs_measure_limits(self._context, memory.data_ptr(), memory.nbytes, rates)
-        return rates[0], rates[1]
 
 
 def cache_places(cache: LayerCache) -> CachePlaces:

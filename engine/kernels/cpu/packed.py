@@ -8,11 +8,12 @@ of the range of a group's values.
 import ctypes
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from engine.errors import CheckpointError
 from engine.kernels.cpu.library import MAX_SEGMENTS, LinearWeights, Segment
+from engine.kernels.cpu.memory import Bytes, Floats, empty_bytes
 
 GROUP = 32
 CENTRED_F16, AFFINE_F16, AFFINE_F32, DENSE_BF16 = range(4)
@@ -56,23 +57,24 @@ class StoredRows:
     """
 
     type_name: str
-    stored: Tensor  # [out, row bytes] uint8
-    row_order: Tensor | None  # [out] int32
+    stored: Bytes  # [out, row bytes]
+    row_order: npt.NDArray[np.int32] | None  # [out]
 
 
 class PackedWeights:
     """Up to three tensors with the same input, packed as segments of one projection."""
 
     def __init__(
-        self, library: ctypes.CDLL, in_size: int, out_sizes: tuple[int, ...], bias: Tensor | None
+        self, library: ctypes.CDLL, in_size: int, out_sizes: tuple[int, ...], bias: Floats | None
     ) -> None:
         assert len(out_sizes) <= MAX_SEGMENTS
         self._library = library
-        self._kept = [] if bias is None else [bias]  # what `weights` points into
+        self._bias = bias
+        self._tiles: list[Bytes] = []  # with the bias all that `weights` points into
         self.in_size = in_size
         self.out_sizes = out_sizes
         self.weights = LinearWeights(
-            bias=None if bias is None else bias.data_ptr(),
+            bias=None if bias is None else bias.ctypes.data,
             in_size=in_size,
             out_size=sum(out_sizes),
             num_segments=len(out_sizes),
@@ -80,7 +82,7 @@ class PackedWeights:
         for index, size in enumerate(out_sizes):
             self.weights.segments[index].out_size = size
 
-    def pack(self, first_row: int, rows: StoredRows) -> Tensor:
+    def pack(self, first_row: int, rows: StoredRows) -> Bytes:
         """Pack the tensor whose rows begin at `first_row` of the projection; its tiles. From any thread.
 
         Raises CheckpointError for scales that are infinite or no numbers.
@@ -92,29 +94,34 @@ class PackedWeights:
         segment: Segment = self.weights.segments[index]
         segment.code_bits, segment.scales, segment.centre = packing.code_bits, packing.scales, packing.centre
         num_bytes = self._library.rs_segment_bytes(ctypes.byref(segment), self.in_size)
-        tiles = torch.empty(num_bytes, dtype=torch.uint8)
-        self._kept.append(tiles)
-        segment.tiles = tiles.data_ptr()
+        tiles = empty_bytes(num_bytes)
+        self._tiles.append(tiles)
+        segment.tiles = tiles.ctypes.data
         is_sound = self._library.rs_pack(
             ctypes.byref(segment),
             self.in_size,
             packing.source,
-            rows.stored.data_ptr(),
-            rows.stored.stride(0),
-            None if rows.row_order is None else rows.row_order.data_ptr(),
+            rows.stored.ctypes.data,
+            rows.stored.strides[0],
+            None if rows.row_order is None else rows.row_order.ctypes.data,
         )
         if not is_sound:
             raise CheckpointError("a scale of its weights is infinite or no number: the file is damaged")
         return tiles
 
-    def unpacked(self) -> Tensor:
-        """[out, in] float32: what the tiles say, for comparisons."""
-        values = torch.empty(sum(self.out_sizes), self.in_size)
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the tiles."""
+        return sum(tiles.nbytes for tiles in self._tiles)
+
+    def unpacked(self) -> Floats:
+        """[out, in]: what the tiles say, for comparisons."""
+        values = np.empty((sum(self.out_sizes), self.in_size), dtype=np.float32)
         row = 0
         for index, size in enumerate(self.out_sizes):
             segment = ctypes.byref(self.weights.segments[index])
             for own_row in range(size):
-                self._library.rs_unpack_row(segment, self.in_size, own_row, values[row].data_ptr())
+                self._library.rs_unpack_row(segment, self.in_size, own_row, values[row].ctypes.data)
                 row += 1
         return values
 

@@ -171,11 +171,17 @@ void write_scales(const rs_segment& segment, const Group& group, int lane, uint8
   if (segment.scales == RS_AFFINE_F16) memcpy(m, &group.m_bits, width);
 }
 
+uint32_t four_codes(const Group& group, int first) {
+  uint32_t word;
+  memcpy(&word, group.codes + first, sizeof word);
+  return word;
+}
+
 void write_group(const rs_segment& segment, const Group& group, int lane, uint8_t* packed) {
-  for (int i = 0; i < GROUP; ++i) {
-    const int step = segment.code_bits == 4 ? i % 16 / 4 : i / 4;
-    const int shift = segment.code_bits == 4 && i >= 16 ? 4 : 0;
-    packed[step * 64 + lane * 4 + i % 4] |= static_cast<uint8_t>(group.codes[i] << shift);
+  for (int step = 0; step < segment.code_bits; ++step) {
+    uint32_t word = four_codes(group, 4 * step);
+    if (segment.code_bits == 4) word |= four_codes(group, 4 * step + 16) << 4;
+    memcpy(packed + step * 64 + lane * 4, &word, sizeof word);
   }
   write_scales(segment, group, lane, packed + code_bytes(segment.code_bits));
 }

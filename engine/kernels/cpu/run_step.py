@@ -7,26 +7,26 @@ at a time; calls release the interpreter's lock.
 from array import array
 from ctypes import byref
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from engine.kernels.cpu.context import KernelContext
 from engine.kernels.cpu.library import Stage
-from engine.kernels.cpu.native import NativeKernels
+from engine.kernels.cpu.memory import Floats
 
 
 class NativeSteps:
     """Computes steps on a `stage`, whose memory its maker keeps alive."""
 
-    def __init__(self, kernels: NativeKernels, stage: Stage, model_size: int) -> None:
+    def __init__(self, kernels: KernelContext, stage: Stage, model_size: int) -> None:
         self._context = kernels.context
         self._library = kernels.library
         self._stage = byref(stage)
         self._model_size = model_size
 
-    def hidden(self, words: "array[int]", num_wanted: int) -> Tensor:
-        """Embedding, all layers, final norm: hidden states of the wanted rows, [R, E] float32."""
-        hidden = torch.empty(num_wanted, self._model_size)
-        self._library.rs_run_step(self._context, self._stage, words.buffer_info()[0], hidden.data_ptr())
+    def hidden(self, words: "array[int]", num_wanted: int) -> Floats:
+        """Embedding, all layers, final norm: hidden states of the wanted rows, [R, E]."""
+        hidden = np.empty((num_wanted, self._model_size), dtype=np.float32)
+        self._library.rs_run_step(self._context, self._stage, words.buffer_info()[0], hidden.ctypes.data)
         return hidden
 
     def draw(self, words: "array[int]", num_wanted: int, draws: bytes) -> list[int]:

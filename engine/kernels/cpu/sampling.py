@@ -9,22 +9,22 @@ import ctypes
 import struct
 from ctypes import c_int32, c_void_p
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from engine.kernels.cpu.native import NativeKernels
+from engine.kernels.cpu.context import KernelContext
+from engine.kernels.cpu.memory import Floats, Integers
 
 # Seed, position, choice, top_k; temperature, top_p, min_p, typical_p, XTC's probability and threshold.
 ROW = struct.Struct("<Qqii6f")  # `rs_draw`
 MAX_TOP_K = 2**31 - 1
 
-Scores = tuple[Tensor, Tensor, Tensor, Tensor]
+Scores = tuple[Floats, Integers, Integers, Floats]
 
 
 class NativeSampling:
     """Draws and scores with the threads of `kernels`, which may compute nothing else meanwhile."""
 
-    def __init__(self, kernels: NativeKernels) -> None:
+    def __init__(self, kernels: KernelContext) -> None:
         self._kernels = kernels
         self._draw = kernels.library.rs_draw_rows
         self._draw.restype = None
@@ -41,45 +41,45 @@ class NativeSampling:
             *(c_void_p,) * 4,
         )
 
-    def draw(self, logits: Tensor, rows: bytes) -> Tensor:
-        """Token ids [R] int64 of logits [R, V] float32; `rows` is one `ROW` after the other."""
+    def draw(self, logits: Floats, rows: bytes) -> Integers:
+        """Token ids [R] of logits [R, V]; `rows` is one `ROW` after the other."""
         num_rows, vocab_size = logits.shape
         assert len(rows) == num_rows * ROW.size
-        token_ids = torch.empty(num_rows, dtype=torch.int64)
+        token_ids = np.empty(num_rows, dtype=np.int64)
         self._draw(
-            self._kernels.context, _place(logits), num_rows, vocab_size, rows, token_ids.data_ptr()
+            self._kernels.context, _place(logits), num_rows, vocab_size, rows, token_ids.ctypes.data
         )  # fmt: skip
         return token_ids
 
-    def score(self, logits: Tensor, rows: Tensor | None, token_ids: Tensor, num_top: int) -> Scores:
+    def score(self, logits: Floats, rows: Integers | None, token_ids: Integers, num_top: int) -> Scores:
         """(log-probabilities [R], ranks [R], best ids [R, k], their log-probabilities [R, k]).
 
-        `token_ids` [R] int64 are asked about rows `rows` [R] int64 of the logits; None means each its own.
+        `token_ids` [R] are asked about rows `rows` [R] of the logits; None means each its own.
         """
         num_rows, vocab_size = len(token_ids), logits.shape[1]
         num_top = min(num_top, vocab_size)
-        logprobs, ranks = torch.empty(num_rows), torch.empty(num_rows, dtype=torch.int64)
+        logprobs, ranks = np.empty(num_rows, dtype=np.float32), np.empty(num_rows, dtype=np.int64)
         top_ids, top_logprobs = (
-            torch.empty(num_rows, num_top, dtype=torch.int64),
-            torch.empty(num_rows, num_top),
+            np.empty((num_rows, num_top), dtype=np.int64),
+            np.empty((num_rows, num_top), dtype=np.float32),
         )
         self._score(
             self._kernels.context,
             _place(logits),
             num_rows,
             vocab_size,
-            None if rows is None else rows.data_ptr(),
-            token_ids.data_ptr(),
+            None if rows is None else rows.ctypes.data,
+            token_ids.ctypes.data,
             num_top,
-            logprobs.data_ptr(),
-            ranks.data_ptr(),
-            top_ids.data_ptr(),
-            top_logprobs.data_ptr(),
+            logprobs.ctypes.data,
+            ranks.ctypes.data,
+            top_ids.ctypes.data,
+            top_logprobs.ctypes.data,
         )
         return logprobs, ranks, top_ids, top_logprobs
 
 
-def _place(logits: Tensor) -> int:
-    assert logits.dtype == torch.float32
-    assert logits.is_contiguous()
-    return logits.data_ptr()
+def _place(logits: Floats) -> int:
+    assert logits.dtype == np.float32
+    assert logits.flags.c_contiguous
+    return logits.ctypes.data

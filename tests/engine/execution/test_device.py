@@ -1,9 +1,7 @@
-import os
-
 import pytest
 import torch
 
-from engine.config import CacheConfig, ModelConfig, SchedulingConfig
+from engine.config import CacheConfig, ModelConfig
 from engine.errors import ConfigError
 from engine.execution import device as devices
 
@@ -51,52 +49,3 @@ def test_auto_takes_bfloat16_only_where_it_is_multiplied_natively():
 )
 def test_the_cache_has_the_dtype_asked_for_or_the_models(kv_dtype, expected):
     assert devices.choose_cache_dtype(CacheConfig(kv_dtype=kv_dtype), torch.float16) is expected
-
-
-def test_a_cpu_pool_has_256_mebibytes_unless_told_otherwise():
-    assert devices.cpu_cache_bytes(CacheConfig()) == 256 << 20
-    assert devices.cpu_cache_bytes(CacheConfig(kv_cache_bytes=12345)) == 12345
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "expected"), [(None, "cuda", 2), (None, "cpu", 1), (1, "cuda", 1), (2, "cpu", 2)]
-)
-def test_one_step_is_looked_ahead_on_a_gpu_unless_told_otherwise(asked, device, expected):
-    config = SchedulingConfig(steps_in_flight=asked)
-
-    assert devices.choose_steps_in_flight(config, torch.device(device)) == expected
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "expected"),
-    [(None, "cuda", 512), (None, "cpu", 128), (7, "cuda", 7), (300, "cpu", 300)],
-)
-def test_a_step_that_decodes_takes_few_tokens_of_prompts_on_a_cpu_unless_told_otherwise(
-    asked, device, expected
-):
-    config = SchedulingConfig(max_step_tokens=512, max_mixed_tokens=asked)
-
-    assert devices.choose_mixed_tokens(config, torch.device(device)) == expected
-
-
-def test_threads_default_to_the_cores_this_process_may_use():
-    before = torch.get_num_threads()
-    try:
-        assert devices.set_cpu_threads(config()) == devices.num_usable_cores()
-        assert devices.set_cpu_threads(config(cpu_threads=1)) == torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("content", "most"),
-    [("max 100000", None), ("100000 100000", 1), ("150000 100000", 2), ("5000 100000", 1), ("", None)],
-    ids=["none", "one", "one-and-a-half", "a-twentieth", "unreadable"],
-)
-def test_a_containers_quota_bounds_the_cores(tmp_path, content, most):
-    quota = tmp_path / "cpu.max"
-    quota.write_text(content)
-    num_cores = len(os.sched_getaffinity(0))
-
-    assert devices.num_usable_cores(quota) == (num_cores if most is None else min(most, num_cores))
-    assert devices.num_usable_cores(tmp_path / "missing") == num_cores

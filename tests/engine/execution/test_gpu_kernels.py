@@ -3,28 +3,25 @@ import torch
 
 from engine.config import CacheConfig, ModelConfig
 from engine.errors import ConfigError
-from engine.execution.gpu_kernels import capability_of, choose_gpu_kernels, refuse_impossible
+from engine.execution.gpu_kernels import choose_gpu_kernels, refuse_impossible
 from engine.execution.plain_draw import DrawColumns, DrawKind, draw_plainly
 from engine.layers.grouped import GroupedLinears
 from engine.layers.linear import DenseLinears
 from engine.layers.rounded import RoundedLinears
 from tests.support import triton_device  # noqa: F401  tells triton how to run before anything imports it
 
-CPU, AMPERE, ADA, HOPPER = None, (8, 0), (8, 9), (9, 0)
+AMPERE, ADA, HOPPER = (8, 0), (8, 9), (9, 0)
 GPU = torch.device("cuda")
 
 
-def check(capability, *, is_native=False, dtype=torch.bfloat16, kv_dtype="auto", **model):
+def check(capability, *, dtype=torch.bfloat16, kv_dtype="auto", **model):
     config = ModelConfig(path="m", model_id="m", **model)
-    refuse_impossible(config, CacheConfig(kv_dtype=kv_dtype), capability, is_native=is_native, dtype=dtype)
+    refuse_impossible(config, CacheConfig(kv_dtype=kv_dtype), capability, dtype)
 
 
 @pytest.mark.parametrize(
     ("capability", "ways"),
     [
-        (CPU, {}),
-        (CPU, {"is_native": True, "deterministic": True}),
-        (CPU, {"kv_dtype": "fp8"}),
         (AMPERE, {"deterministic": True}),
         (AMPERE, {"kv_dtype": "int8"}),
         (ADA, {"quantization": "fp8", "kv_dtype": "fp8"}),
@@ -40,8 +37,6 @@ def test_what_can_be_had_is_let_through(capability, ways):
 @pytest.mark.parametrize(
     ("capability", "ways", "message"),
     [
-        (CPU, {"quantization": "fp8"}, "on a CPU take int8 or int4"),
-        (CPU, {"deterministic": True}, "ask for no --kernels reference"),
         (AMPERE, {"quantization": "fp8"}, "has compute capability 8.0; 8.9"),
         (AMPERE, {"kv_dtype": "fp8"}, "take int8"),
         (HOPPER, {"quantization": "fp8", "dtype": torch.float16}, "dtype float16; .* take --dtype bfloat16"),
@@ -52,10 +47,6 @@ def test_what_can_be_had_is_let_through(capability, ways):
 def test_what_cannot_be_had_is_refused_with_what_can(capability, ways, message):
     with pytest.raises(ConfigError, match=message):
         check(capability, **ways)
-
-
-def test_a_cpu_has_no_capability():
-    assert capability_of(torch.device("cpu")) is None
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from engine.execution.native_runner import NativeRunner
 from engine.execution.native_sampler import NativeSampler
 from engine.execution.runner import ModelRunner
 from engine.kernels.cpu.sampling import NativeSampling
-from engine.models.fused import FusedDecoder
 from engine.plan import Chunk, ChunkTable, Draw, StepPlan
 from engine.request import SamplingParams
+from tests.support.fused_run import fused
 from tests.support.native import LEVELS, native_kernels, needs_native
 from tests.support.native_models import load_native
+from tests.support.tensor_sampler import OnTensors
 from tests.support.tiny_model import write_tiny_checkpoint
 
 pytestmark = needs_native
@@ -57,10 +58,10 @@ def runners(decoder):
     ]
     kernels = native_kernels(LEVELS[-1])
     sampler = NativeSampler(NativeSampling(kernels))
-    fused = FusedDecoder(decoder, kernels, stores[0].layers, layout.block_size)
+    model = fused(decoder, kernels, stores[0].layers, layout.block_size)
     return (
-        NativeRunner(fused, sampler, masks=Masks()),
-        ModelRunner(decoder, stores[1], layout, masks=Masks(), sampler=sampler),
+        NativeRunner(model, sampler, masks=Masks()),
+        ModelRunner(decoder, stores[1], layout, masks=Masks(), sampler=OnTensors(sampler)),
     )
 
 

@@ -29,16 +29,14 @@ def test_draws_begin_behind_the_scored_rows_and_go_over_all_tiles():
     chunks = [chunk(row) for row in range(HEAD_TILE_ROWS + 3)]
     hidden = torch.arange(len(chunks) + 2)[:, None].float()
 
-    token_ids, scored = answers().draw(chunks, 2, hidden, None)
+    tiles, scored = answers().draw(chunks, 2, hidden, None)
 
-    assert token_ids.tolist() == [row + 3 for row in range(len(chunks))]
+    assert torch.cat(tiles).tolist() == [row + 3 for row in range(len(chunks))]
     assert scored == ()
 
 
 def test_nothing_to_draw_is_nothing_drawn():
-    token_ids, scored = answers().draw([], 0, torch.zeros(0, 1), None)
-
-    assert (token_ids.tolist(), scored) == ([], ())
+    assert answers().draw([], 0, torch.zeros(0, 1), None) == ((), ())
 
 
 def test_every_chunk_gets_its_own_share_of_the_rows():
@@ -49,7 +47,7 @@ def test_every_chunk_gets_its_own_share_of_the_rows():
     ]
     plan = StepPlan(chunks=tuple(asking))
     scored = answers().score(plan, torch.tensor([3, 4]), torch.tensor([[2.0], [9.0]]))
-    token_ids, drawn = answers().draw([asking[0], asking[2]], 0, torch.tensor([[7.0], [8.0]]), None)
+    (token_ids,), drawn = answers().draw([asking[0], asking[2]], 0, torch.tensor([[7.0], [8.0]]), None)
 
     result = to_result(plan, token_ids.tolist(), drawn, scored)
 

@@ -1,7 +1,6 @@
 import torch
 
-from engine.execution.scoring import score, to_token_scores
-from engine.token_scores import NO_SCORES, TokenScores
+from engine.execution.scoring import score
 
 LOGITS = torch.tensor([[1.0, 3.0, 2.0, 0.0], [0.5, 0.0, 5.0, 4.0]])
 
@@ -33,12 +32,3 @@ def test_the_most_probable_token_has_the_very_float_of_the_first_alternative():
 
 def test_there_are_no_more_alternatives_than_tokens():
     assert score(LOGITS, torch.tensor([0, 0]), 9).top_ids.shape == (2, 4)
-
-
-def test_rows_become_columns_with_as_many_alternatives_as_were_asked_for():
-    rows = [(-0.5, 1, [7, 8], [-0.5, -2.0]), (-3.0, 4, [1, 2], [-1.0, -1.5])]
-
-    assert to_token_scores(rows, 1) == TokenScores(
-        logprobs=(-0.5, -3.0), ranks=(1, 4), top_ids=(7, 1), top_logprobs=(-0.5, -1.0)
-    )
-    assert to_token_scores([], 3) == NO_SCORES

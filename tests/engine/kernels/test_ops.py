@@ -8,7 +8,7 @@ import torch
 
 from engine.errors import ConfigError
 from engine.kernels.cpu.native import NativeKernels
-from engine.kernels.ops import REFERENCE, Ops, native_ops, select_native, select_ops
+from engine.kernels.ops import REFERENCE, Ops, native_ops, select_ops
 from tests.support import triton_device  # noqa: F401  tells triton how to run before anything imports it
 from tests.support.native import needs_native
 
@@ -47,48 +47,10 @@ def test_an_operation_can_be_replaced_alone_but_not_in_place():
 
 
 @needs_native
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kernels", ["auto", "native"])
-def test_native_kernels_serve_a_cpu_that_has_vectors(kernels, dtype):
-    native = select_native(CPU, dtype, kernels, 1)
+def test_native_operations_are_those_of_their_kernels():
+    native = NativeKernels.open(1)
 
-    assert native is not None
     assert native_ops(native).attend == native.attend
-
-
-def test_native_kernels_are_not_taken_where_the_reference_is_asked_for():
-    assert select_native(CPU, None, "reference", 1) is None
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
-def test_another_dtype_is_the_references(dtype):
-    assert select_native(CPU, dtype, "auto", 1) is None
-    with pytest.raises(ConfigError, match=f"kernels is 'native', but dtype is {dtype}"):
-        select_native(CPU, dtype, "native", 1)
-
-
-def test_a_float32_cache_is_the_references():
-    assert select_native(CPU, None, "auto", 1, "float32") is None
-    with pytest.raises(ConfigError, match="kernels is 'native', but kv_dtype is float32"):
-        select_native(CPU, None, "native", 1, "float32")
-
-
-def test_another_device_is_the_references():
-    assert select_native(torch.device("cuda"), None, "auto", 1) is None
-    with pytest.raises(ConfigError, match="the device is cuda"):
-        select_native(torch.device("cuda"), None, "native", 1)
-
-
-def test_kernels_that_were_not_built_are_said_once_or_refused(monkeypatch, caplog):
-    monkeypatch.setattr(NativeKernels, "open", lambda _threads: None)
-
-    assert select_native(CPU, None, "auto", 1) is None
-    assert [record.message for record in caplog.records] == [
-        "the reference kernels compute: the native ones were not built when ringserve was installed, "
-        "which takes a C++20 compiler"
-    ]
-    with pytest.raises(ConfigError, match="not built"):
-        select_native(CPU, None, "native", 1)
 
 
 @pytest.fixture
@@ -153,10 +115,6 @@ def test_a_deterministic_gpu_multiplies_with_a_kernel_of_its_own(capability):
     ops = select_ops(GPU, torch.bfloat16, "auto", is_deterministic=True)
 
     assert ops.linear.__name__ == "invariant_linear"
-
-
-def test_native_kernels_are_not_taken_where_tritons_are_asked_for():
-    assert select_native(CPU, None, "triton", 1) is None
 
 
 def test_choosing_operations_for_a_cpu_does_not_import_triton():

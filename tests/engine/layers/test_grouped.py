@@ -28,7 +28,7 @@ def packed(name, weight, *, as_name="p", has_bias=False):
     )
     layout = INT8 if as_name == "lm_head" else FORMATS[name]
     groups = layout.quantise(weight)
-    projection.pack(0, StoredRows(type_name=layout.type_name, stored=groups.blocks(), row_order=None))
+    projection.pack(0, StoredRows(type_name=layout.type_name, stored=groups.blocks().numpy(), row_order=None))
     return projection, groups.values()
 
 

@@ -13,7 +13,7 @@ pytestmark = needs_native
 def stored(shape, seed):
     blocks = random_blocks(np.random.default_rng(seed), shape, "Q8_0")
     weight = torch.from_numpy(gguf.dequantize(blocks, gguf.GGMLQuantizationType.Q8_0))
-    return weight, StoredRows(type_name="Q8_0", stored=torch.from_numpy(blocks), row_order=None)
+    return weight, StoredRows(type_name="Q8_0", stored=blocks, row_order=None)
 
 
 def test_tensors_of_one_input_are_computed_as_one_projection():

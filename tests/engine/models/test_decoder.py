@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
+from engine.models.blocks import LlamaBlock
 from engine.models.decoder import Decoder
-from engine.models.llama import LlamaBlock
 from tests.engine.layers.test_attention import SPEC
 from tests.support.layer_kit import cpu_kit, fill
 from tests.support.pack_by_hand import RingRun

@@ -1,13 +1,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from engine.errors import CheckpointError
 from engine.model_spec import RopeSpec
 from engine.models import llama
 from engine.models.hyperparameters import Hyperparameters
-from tests.support.layer_kit import cpu_kit
 
 BASE = {
     "hidden_size": 48,
@@ -169,15 +167,3 @@ def test_fused_projections_stack_query_key_value_and_gate_up():
         "mlp.gate_proj.weight": ("layers.1.mlp.gate_up.weight", 0, 96),
         "mlp.up_proj.weight": ("layers.1.mlp.gate_up.weight", 96, 96),
     }
-
-
-def test_a_block_is_made_of_two_norms_attention_and_feed_forward():
-    block = llama.LlamaBlock(cpu_kit(torch.float64), llama.read_llama_spec(config()), 1)
-
-    assert {name.split(".")[0] for name, _ in block.named_parameters()} == {
-        "input_norm",
-        "attention",
-        "mlp_norm",
-        "mlp",
-    }
-    assert {parameter.dtype for parameter in block.parameters()} == {torch.float64}

@@ -3,9 +3,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import CheckpointError, ConfigError
-from engine.models.loader import as_it_is, load_decoder
+from engine.models.loader import load_decoder
 from engine.models.registry import read_spec
 from engine.models.safetensors_file import SafetensorsFiles
+from engine.models.weights import as_it_is
 from engine.quantization.groups import INT4, INT8
 from engine.quantization.source import QuantizedSource, quantizing
 from tests.support.layer_kit import cpu_kit

@@ -18,6 +18,10 @@ def blocks(type_name, shape):
     return torch.from_numpy(random_blocks(np.random.default_rng(0), shape, type_name).view(np.uint8))
 
 
+def unpacked(packed):
+    return torch.from_numpy(packed.unpacked())
+
+
 def dequantised(rows, type_name):
     return torch.from_numpy(gguf.dequantize(rows.numpy(), gguf.GGMLQuantizationType[type_name]))
 
@@ -29,14 +33,14 @@ def test_a_format_is_held_exactly(type_name, shape):
 
     packed = packed_weights(native_kernels(LEVELS[0]), rows, type_name)
 
-    assert torch.equal(packed.unpacked(), dequantised(rows, type_name))
+    assert torch.equal(unpacked(packed), dequantised(rows, type_name))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_six_bit_blocks_are_off_by_at_most_half_a_step_of_their_group(shape):
     rows = blocks("Q6_K", shape)
 
-    packed = packed_weights(native_kernels(LEVELS[0]), rows, "Q6_K").unpacked()
+    packed = unpacked(packed_weights(native_kernels(LEVELS[0]), rows, "Q6_K"))
 
     values = dequantised(rows, "Q6_K")
     groups = values.unflatten(1, (-1, 32))
@@ -52,26 +56,26 @@ def test_dense_weights_are_rounded_to_bfloat16(dtype):
 
     packed = packed_weights(native_kernels(LEVELS[0]), weight.view(torch.uint8), type_name)
 
-    assert torch.equal(packed.unpacked(), weight.bfloat16().float())
+    assert torch.equal(unpacked(packed), weight.bfloat16().float())
 
 
 def test_rows_are_taken_in_the_order_that_is_given():
     rows = blocks("Q4_1", (32, 64))
     order = torch.randperm(32, generator=torch.Generator().manual_seed(0)).int()
     packed = PackedWeights(native_kernels(LEVELS[0]).library, 64, (32,), None)
-    packed.pack(0, StoredRows(type_name="Q4_1", stored=rows, row_order=order))
+    packed.pack(0, StoredRows(type_name="Q4_1", stored=rows.numpy(), row_order=order.numpy()))
 
-    assert torch.equal(packed.unpacked(), dequantised(rows, "Q4_1")[order.long()])
+    assert torch.equal(unpacked(packed), dequantised(rows, "Q4_1")[order.long()])
 
 
 def test_a_projection_may_mix_formats():
     first, second = blocks("Q4_K", (20, 256)), blocks("Q8_0", (12, 256))
     packed = PackedWeights(native_kernels(LEVELS[0]).library, 256, (20, 12), None)
-    packed.pack(20, StoredRows(type_name="Q8_0", stored=second, row_order=None))
-    packed.pack(0, StoredRows(type_name="Q4_K", stored=first, row_order=None))
+    packed.pack(20, StoredRows(type_name="Q8_0", stored=second.numpy(), row_order=None))
+    packed.pack(0, StoredRows(type_name="Q4_K", stored=first.numpy(), row_order=None))
 
-    assert torch.equal(packed.unpacked()[:20], dequantised(first, "Q4_K"))
-    assert torch.equal(packed.unpacked()[20:], dequantised(second, "Q8_0"))
+    assert torch.equal(unpacked(packed)[:20], dequantised(first, "Q4_K"))
+    assert torch.equal(unpacked(packed)[20:], dequantised(second, "Q8_0"))
 
 
 @pytest.mark.parametrize("scale", [float("inf"), float("nan")])
@@ -82,13 +86,13 @@ def test_scales_that_are_no_numbers_are_refused(type_name, scale):
     packed = PackedWeights(native_kernels(LEVELS[0]).library, 256, (64,), None)
 
     with pytest.raises(CheckpointError, match="infinite or no number"):
-        packed.pack(0, StoredRows(type_name=type_name, stored=rows, row_order=None))
+        packed.pack(0, StoredRows(type_name=type_name, stored=rows.numpy(), row_order=None))
 
 
 def test_four_bits_take_as_much_memory_as_in_the_file_and_a_number_for_each_output():
     rows = blocks("Q4_1", (64, 256))
     packed = PackedWeights(native_kernels(LEVELS[0]).library, 256, (64,), None)
 
-    tiles = packed.pack(0, StoredRows(type_name="Q4_1", stored=rows, row_order=None))
+    tiles = packed.pack(0, StoredRows(type_name="Q4_1", stored=rows.numpy(), row_order=None))
 
     assert tiles.nbytes == rows.nbytes + 4 * len(rows)

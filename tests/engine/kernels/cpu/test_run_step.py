@@ -3,8 +3,7 @@
 import pytest
 
 from engine.kernels.cpu.sampling import ROW, NativeSampling
-from engine.models.fused import FusedDecoder
-from tests.support.fused_run import fuse, words_of
+from tests.support.fused_run import fuse, fused, words_of
 from tests.support.native import LEVELS, native_kernels, needs_native
 from tests.support.native_models import load_native, native_run
 from tests.support.tiny_model import write_tiny_checkpoint
@@ -43,9 +42,9 @@ def test_tokens_are_drawn_as_from_the_logits(path, level):
     logits = fuse(run, level).step(chunks, wanted)
     rows = b"".join(ROW.pack(5, row, 0, 0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.1) for row in range(70))
 
-    drawing = DrawByHand(FusedDecoder(decoder, kernels, other.caches, other.block_size), rows)
+    drawing = DrawByHand(fused(decoder, kernels, other.caches, other.block_size), rows)
     other.decoder = drawing
     other.step(chunks, wanted)
 
-    assert drawing.token_ids == NativeSampling(kernels).draw(logits, rows).tolist()
+    assert drawing.token_ids == NativeSampling(kernels).draw(logits.numpy(), rows).tolist()
     assert len(set(drawing.token_ids)) > 20

@@ -12,6 +12,7 @@ from engine.kernels.cpu.sampling import NativeSampling
 from engine.plan import Draw
 from engine.request import SamplingParams
 from tests.support.native import LEVELS, native_kernels, needs_native
+from tests.support.tensor_sampler import OnTensors
 
 pytestmark = needs_native
 
@@ -35,7 +36,7 @@ STAGES = {
 
 @pytest.fixture(scope="module", params=LEVELS)
 def sampler(request):
-    return NativeSampler(NativeSampling(native_kernels(request.param)))
+    return OnTensors(NativeSampler(NativeSampling(native_kernels(request.param))))
 
 
 def noise(num_rows, size, scale=3.0, seed=0):
