@@ -45,11 +45,12 @@ float largest_of(const float* logits, int size) {
   return largest(larger(larger(best[0], best[1]), larger(best[2], best[3])));
 }
 
+// Where none is, as among what are no numbers, the first of all.
 int64_t first_at_least(const float* logits, int size, float value) {
   int at = 0;
   while (at + LANES <= size && !any(load<Floats>(logits + at) >= splat(value))) at += LANES;
-  while (at < size - 1 && !(logits[at] >= value)) ++at;
-  return at;
+  while (at < size && !(logits[at] >= value)) ++at;
+  return at < size ? at : 0;
 }
 
 // Sums float32 values in float64.
@@ -141,8 +142,8 @@ class Row {
     candidates_ = reinterpret_cast<Candidate*>(weights_ + size);
   }
 
-  void fill(const float* logits, int vocab_size, float temperature) {
-    const Floats top = splat(largest_of(logits, vocab_size)), divisor = splat(temperature);
+  void fill(const float* logits, int vocab_size, float largest_logit, float temperature) {
+    const Floats top = splat(largest_logit), divisor = splat(temperature);
     for (int block = 0; block < num_blocks_; ++block) {
       WideSum sum;
       Floats best = splat(LEAST);
@@ -290,9 +291,11 @@ class Row {
 };
 
 int64_t draw(const float* logits, int vocab_size, const rs_draw& draw, uint8_t* scratch) {
-  if (draw.temperature == 0.0f) return first_at_least(logits, vocab_size, largest_of(logits, vocab_size));
+  const float top = largest_of(logits, vocab_size);
+  // Without a distribution, because nothing or no number is left of the logits, a row is as a greedy one.
+  if (draw.temperature == 0.0f || !std::isfinite(top)) return first_at_least(logits, vocab_size, top);
   Row row(vocab_size, scratch);
-  row.fill(logits, vocab_size, draw.temperature);
+  row.fill(logits, vocab_size, top, draw.temperature);
   if (draw.top_k > 0) row.keep_top_k(draw.top_k);
   if (draw.top_p < 1.0f) row.keep_top_p(draw.top_p);
   if (draw.min_p > 0.0f) row.keep_min_p(draw.min_p);

@@ -7,7 +7,7 @@
 #include "kernels.h"
 
 // How one row is drawn from. Off is: top_k 0, top_p and typical_p 1, min_p and xtc_probability 0;
-// temperature 0 takes the first of the largest logits, whatever the rest says.
+// temperature 0 takes the first of the largest logits, whatever the rest says, as does any row without a distribution.
 struct rs_draw {
   uint64_t seed;      // these three make the row's random numbers, see philox.py
   int64_t position;

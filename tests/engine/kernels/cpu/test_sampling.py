@@ -94,6 +94,18 @@ def test_greedy_takes_the_first_of_the_largest(sampler, size):
     assert found.tolist() == [row.tolist().index(max(row.tolist())) for row in logits]
 
 
+@pytest.mark.parametrize("stage", ["plain", "top-k", "top-p", "min-p", "typical-p", "XTC"])
+@pytest.mark.parametrize("size", [1, 16, 257])
+@pytest.mark.parametrize("logit", [-math.inf, math.inf, math.nan], ids=str)
+def test_a_row_without_a_distribution_draws_its_first_token(sampler, logit, size, stage):
+    logits = torch.full((2, size), logit)
+    own = [*draws(1, **STAGES[stage]), *draws(1, temperature=0.0)]
+
+    token_ids, _ = sampler.draw(logits, own, [0, 0])
+
+    assert token_ids.tolist() == [0, 0]
+
+
 def test_draws_follow_the_distribution(sampler):
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.125, 0.125]])).repeat(20_000, 1)
     found, _ = sampler.draw(logits, draws(20_000), [3] * 20_000)
