@@ -30,11 +30,6 @@ def choose_device(config: ModelConfig) -> torch.device:
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
 
 
-def requested_dtype(config: ModelConfig) -> torch.dtype | None:
-    """The dtype that `config` names; None where the choice is left to us."""
-    return DTYPES.get(config.dtype)
-
-
 def choose_cache_dtype(config: CacheConfig, computed_in: torch.dtype) -> torch.dtype:
     """The dtype of keys and values that `config` names; auto is what the model computes in."""
     return computed_in if config.kv_dtype == "auto" else CACHE_DTYPES[config.kv_dtype]
