@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import engine.__main__ as program
-import engine.build as building
+import engine.execution.torch_back_end
 from benchmarks.on_gpu.shapes import random_decoder
 from engine.layers.kit import LayerKit
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
+
+WHERE_READ = engine.execution.torch_back_end
 
 
 def drawn_decoder(
@@ -22,5 +24,5 @@ def drawn_decoder(
 
 
 if __name__ == "__main__":
-    building.load_decoder = drawn_decoder
+    WHERE_READ.load_decoder = drawn_decoder
     sys.exit(program.main(sys.argv[1:]))
