@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScheduling
 
@@ -16,6 +17,9 @@ from engine.source import fetch_demo_model
 from server.settings import default_cache_dir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything loads torch; children inherit it
+
+settings.register_profile("any-machine", deadline=None)  # an example may take as long as the machine makes it
+settings.load_profile("any-machine")
 
 OPENAPI_TESTS = Path(__file__).parent / "scenarios" / "test_openapi_document.py"
 

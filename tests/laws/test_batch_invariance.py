@@ -65,7 +65,7 @@ def _request(request_id, prompt):
     return tiny_request(request_id, prompt, max_tokens=MAX_TOKENS, logprobs=True)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     prompts=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=8),
     block_size=st.integers(1, 20),

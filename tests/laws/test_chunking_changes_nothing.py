@@ -40,7 +40,7 @@ def _request(request_id, prompt, temperature):
     )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     picks=st.lists(st.tuples(st.sampled_from(PROMPTS), st.sampled_from([0.0, 1.0])), min_size=1, max_size=5),
     block_size=st.integers(1, 6),

@@ -14,7 +14,7 @@ from tests.support.specs import small_layout
 
 STEP_S = 1.0
 AGEING_S = 5.0
-PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=60, derandomize=True)
 
 
 class World:

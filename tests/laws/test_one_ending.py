@@ -156,7 +156,7 @@ def check(world: World) -> None:
     with_logprobs=st.lists(st.booleans(), min_size=NUM_REQUESTS, max_size=NUM_REQUESTS),
     script=st.lists(actions, max_size=25),
 )
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_every_stream_ends_once(with_logprobs: list[bool], script: list[tuple]):
     async def run() -> None:
         world = World(with_logprobs)
@@ -169,7 +169,7 @@ def test_every_stream_ends_once(with_logprobs: list[bool], script: list[tuple]):
 
 
 @given(cut=st.integers(0, 12), crash=st.booleans())
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 def test_an_ending_at_any_moment_lets_the_text_before_it_through(cut: int, crash: bool):
     async def run() -> tuple[str, int, int]:
         world = World([False] * NUM_REQUESTS)

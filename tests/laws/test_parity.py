@@ -63,7 +63,7 @@ def chunkings(draw: st.DrawFn) -> list[int]:
     return chunks
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(
     chunks=st.lists(chunkings(), min_size=1, max_size=3),
     block_size=st.sampled_from((1, 3, 4, 16)),

@@ -22,7 +22,7 @@ SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", create_app(Settings(), 
 
 
 @SCHEMA.parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_no_request_by_the_document_makes_the_server_fail(case):
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
         case.body["model"] = MODEL_ID  # else most bodies would end at the name of the model

@@ -67,44 +67,44 @@ def check(answer: httpx.Response) -> None:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(bodies(CHAT, ChatCompletionRequest, messages=MESSAGES, n=st.integers(0, 3), stream=st.booleans()))
 def test_no_chat_body_makes_the_server_fail(body):
     check(post(CHAT_PATH, json.dumps(body)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(bodies(COMPLETION, CompletionRequest, prompt=PROMPTS, n=st.integers(0, 3), stream=st.booleans()))
 def test_no_completion_body_makes_the_server_fail(body):
     check(post(COMPLETION_PATH, json.dumps(body)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(bodies({"prompt": "Hi"}, TokenizeRequest, messages=MESSAGES))
 def test_no_text_to_tokenize_makes_the_server_fail(body):
     check(post("/tokenize", json.dumps(body)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(bodies({"tokens": [72]}, DetokenizeRequest, tokens=st.lists(st.integers(-1, 2**33), max_size=3)))
 def test_no_tokens_make_the_server_fail(body):
     check(post("/detokenize", json.dumps(body)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(bodies(CHAT, ChatCompletionRequest, messages=MESSAGES, safe_prompt=st.booleans()))
 def test_no_conversation_to_render_makes_the_server_fail(body):
     check(post(f"{CHAT_PATH}/render", json.dumps(body)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([CHAT_PATH, COMPLETION_PATH]), JSON.map(json.dumps) | st.binary(max_size=20))
 def test_no_content_at_all_makes_the_server_fail(path, content):
     check(post(path, content))
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(bodies(CHAT, ChatCompletionRequest, messages=MESSAGES, n=st.integers(0, 3), stream=st.booleans()))
 def test_none_of_thousands_of_chat_bodies_makes_the_server_fail(body):
     check(post(CHAT_PATH, json.dumps(body)))

@@ -57,7 +57,7 @@ def test_the_prompt_may_have_opened_it(text, pieces):
     assert read([text], is_inside=True) == read(list(text), is_inside=True) == pieces
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     text=st.lists(st.sampled_from(SCRAPS), max_size=12).map("".join),
     cut=st.integers(0, 50),
@@ -70,7 +70,7 @@ def test_cutting_a_text_anywhere_changes_nothing(text, cut, is_inside):
     assert read(list(text), is_inside=is_inside) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.lists(st.sampled_from(SCRAPS[2:]), max_size=12).map("".join))
 def test_text_without_a_block_comes_back_to_the_letter(text):
     if not text.lstrip().startswith("<think>"):

@@ -9,6 +9,8 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_i
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+from engine.errors import ConfigError
+
 MAX_SEGMENTS = 3
 
 
@@ -167,10 +169,18 @@ def library_path() -> Path | None:
 
 
 def load_library(path: Path) -> ctypes.CDLL:
-    """The library with its functions' types set. Calls release the interpreter's lock."""
+    """The library with its functions' types set. Calls release the interpreter's lock.
+
+    ConfigError for one that was built from other sources than these.
+    """
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in SIGNATURES.items():
-        function = getattr(library, name)
+        function = getattr(library, name, None)
+        if function is None:
+            raise ConfigError(
+                f"{path} is of another version of ringserve: it has no function {name}. Build the kernels again "
+                "with pip install -e ."
+            )
         function.restype = result
         function.argtypes = arguments
     return library

@@ -19,7 +19,7 @@ def test_the_lane_used_least_recently_goes_to_who_needs_one():
     assert lanes.take([12, 10]) == [1, 0]
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.lists(st.sets(st.integers(0, 12), max_size=4), max_size=30))
 def test_nobody_shares_a_lane_and_nobody_loses_one_from_one_step_to_the_next(steps):
     lanes = Lanes(4)

@@ -47,7 +47,7 @@ def in_torch(logits, rows, bits):
     return logits if edits is None else edit(torch.from_numpy(logits), edits).numpy()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(draws(), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
 def test_every_mix_of_edits_gives_the_bits_that_torch_gives(rows, seed):
     random = np.random.default_rng(seed)

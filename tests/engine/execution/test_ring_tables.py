@@ -51,7 +51,7 @@ def expected(tables, position):
     ]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     windows=st.sampled_from([(None,), (5,), (8,), (None, 6)]),
     block_size=st.integers(1, 5),

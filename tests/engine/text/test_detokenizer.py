@@ -59,7 +59,7 @@ def feed_all(choice: ChoiceText, num_tokens: int, group: int = 1) -> list[Delta]
 
 
 @given(st.data(), LETTERS, STOPS, st.integers(1, 3))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_joined_deltas_are_the_text_up_to_the_first_stop_however_it_is_cut(
     data: st.DataObject, text: str, stops: tuple[str, ...], group: int
 ) -> None:
@@ -74,7 +74,7 @@ def test_joined_deltas_are_the_text_up_to_the_first_stop_however_it_is_cut(
 
 
 @given(st.data(), LETTERS, STOPS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_tokens_count_up_to_the_stop_and_are_released_unless_wholly_behind_its_start(
     data: st.DataObject, text: str, stops: tuple[str, ...]
 ) -> None:
@@ -100,7 +100,7 @@ def test_tokens_count_up_to_the_stop_and_are_released_unless_wholly_behind_its_s
 
 
 @given(st.data(), LETTERS, STOPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_each_released_id_comes_with_its_log_probability_and_its_text(
     data: st.DataObject, text: str, stops: tuple[str, ...]
 ) -> None:
@@ -117,7 +117,7 @@ def test_each_released_id_comes_with_its_log_probability_and_its_text(
 
 
 @given(st.data(), st.binary(max_size=24))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_invalid_bytes_become_what_a_whole_decode_makes_of_them(data: st.DataObject, whole: bytes) -> None:
     chunks = data.draw(cuts(whole))
     choice = ChoiceText(ChunkTokenizer(chunks), TextRules())
@@ -128,7 +128,6 @@ def test_invalid_bytes_become_what_a_whole_decode_makes_of_them(data: st.DataObj
 
 
 @given(st.text(alphabet="ab", max_size=20), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3))
-@settings(deadline=None)
 def test_the_matcher_holds_exactly_the_longest_end_that_may_become_a_stop(
     text: str, stops: list[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_cutting_a_text_anywhere_changes_nothing(tool_format):
 
 
 @EVERY_FORMAT
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=GARBAGE, cuts=st.lists(st.integers(0, 60), max_size=4))
 def test_garbage_is_read_the_same_however_it_is_cut(tool_format, text, cuts):
     bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -68,7 +68,7 @@ def test_garbage_is_read_the_same_however_it_is_cut(tool_format, text, cuts):
 
 
 @EVERY_FORMAT
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=GARBAGE)
 def test_text_without_a_call_comes_back_to_the_letter(tool_format, text):
     pieces = parsed(tool_format, list(text))
@@ -78,7 +78,7 @@ def test_text_without_a_call_comes_back_to_the_letter(tool_format, text):
 
 
 @EVERY_FORMAT
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     arguments=st.dictionaries(
         st.text(max_size=5),

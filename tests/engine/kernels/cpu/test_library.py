@@ -1,8 +1,11 @@
+import ctypes.util
 import shutil
 import sysconfig
+from pathlib import Path
 
 import pytest
 
+from engine.errors import ConfigError
 from engine.kernels.cpu.library import create_context, library_path, load_library, supported_levels
 from tests.support.native import needs_native
 
@@ -13,6 +16,13 @@ def test_the_library_is_built_where_there_is_a_compiler():
         pytest.skip("no compiler")
 
     assert library_path() is not None, "pip install -e . builds it in place"
+
+
+def test_a_library_of_other_sources_is_refused_with_what_it_lacks_and_what_to_do():
+    other = Path(ctypes.util.find_library("c"))
+
+    with pytest.raises(ConfigError, match=r"it has no function rs_level_name\. Build .* pip install -e \."):
+        load_library(other)
 
 
 @needs_native

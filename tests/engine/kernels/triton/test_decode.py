@@ -176,14 +176,14 @@ def check_decodes(lengths, window, block_size, heads):
     INTERPRETED.close(attend(case, window), wide_attention(case, window))
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(**DECODES)
 def test_any_decodes_are_attended_as_by_the_reference(lengths, window, block_size, heads):
     check_decodes(lengths, window, block_size, heads)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(**DECODES)
 def test_hundreds_of_decodes_are_attended_as_by_the_reference(lengths, window, block_size, heads):
     check_decodes(lengths, window, block_size, heads)

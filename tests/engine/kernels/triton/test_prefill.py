@@ -151,14 +151,14 @@ def check_chunks(starts, window, block_size, heads):
     INTERPRETED.close(attend(case, window), wide_attention(case, window))
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(**CHUNKS)
 def test_any_chunks_are_attended_as_by_the_reference(starts, window, block_size, heads):
     check_chunks(starts, window, block_size, heads)
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(**CHUNKS)
 def test_hundreds_of_chunks_are_attended_as_by_the_reference(starts, window, block_size, heads):
     check_chunks(starts, window, block_size, heads)

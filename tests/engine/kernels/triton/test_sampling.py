@@ -214,7 +214,7 @@ def any_rows(draw):
     return logits, own
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(rows=any_rows())
 def test_any_parameters_draw_the_references_tokens(rows):
     skip_elsewhere(INTERPRETED)
@@ -225,7 +225,7 @@ def test_any_parameters_draw_the_references_tokens(rows):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=any_rows())
 def test_any_parameters_draw_the_references_tokens_from_rows_of_several_tiles(rows):
     skip_elsewhere(INTERPRETED)
