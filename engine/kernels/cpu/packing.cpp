@@ -186,20 +186,35 @@ void write_group(const rs_segment& segment, const Group& group, int lane, uint8_
   write_scales(segment, group, lane, packed + code_bytes(segment.code_bits));
 }
 
-uint16_t dense_bf16(int32_t source, const uint8_t* row, int index) {
-  if (source == BF16) return half_at(row + 2 * index);
-  if (source == F16) return to_bf16(from_half(half_at(row + 2 * index)));
+template <int32_t SOURCE>
+uint16_t dense_bf16(const uint8_t* row, int index) {
+  if (SOURCE == BF16) return half_at(row + 2 * index);
+  if (SOURCE == F16) return to_bf16(from_half(half_at(row + 2 * index)));
   float value;
   memcpy(&value, row + 4 * index, sizeof value);
   return to_bf16(value);
 }
 
+template <int32_t SOURCE>
+void pack_dense_row(int in_size, const uint8_t* row, int lane, uint8_t* tile) {
+  uint8_t* packed = tile + lane * 4;
+  for (int first = 0; first < in_size; first += GROUP) {
+    uint16_t values[GROUP] = {};
+    const int count = std::min(GROUP, in_size - first);
+    for (int i = 0; i < count; ++i) values[i] = dense_bf16<SOURCE>(row, first + i);
+#pragma GCC unroll 16
+    for (int place = 0; place < GROUP; place += 2, packed += 64) {
+      const uint32_t word = values[input_at(place)] | static_cast<uint32_t>(values[input_at(place + 1)]) << 16;
+      memcpy(packed, &word, sizeof word);
+    }
+  }
+}
+
 void pack_dense_row(int in_size, int32_t source, const uint8_t* row, int lane, uint8_t* tile) {
-  for (int at = 0; at < num_groups(in_size) * GROUP; ++at) {
-    const int input = at / GROUP * GROUP + input_at(at % GROUP);
-    if (input >= in_size) continue;
-    const uint16_t bits = dense_bf16(source, row, input);
-    memcpy(tile + static_cast<size_t>(at / 2) * 64 + lane * 4 + at % 2 * 2, &bits, sizeof bits);
+  switch (source) {
+    case BF16: return pack_dense_row<BF16>(in_size, row, lane, tile);
+    case F16: return pack_dense_row<F16>(in_size, row, lane, tile);
+    default: return pack_dense_row<F32>(in_size, row, lane, tile);
   }
 }
 
