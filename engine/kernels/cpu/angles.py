@@ -21,11 +21,13 @@ def angle_tables(rope: RopeSpec, head_size: int, num_positions: int) -> tuple[Fl
 def inverse_frequencies(rope: RopeSpec, head_size: int) -> Floats:
     """[D / 2]: the angle per position by which each pair of dimensions turns.
 
-    Rounded to float32, in which the families were trained.
+    Exponents, powers and quotients are each rounded to float32, as where the families were trained: one
+    rounding of it all would be nearer to the formula and further from them.
     Source: Su et al. 2021, RoFormer (arXiv 2104.09864).
     """
-    exponents = np.arange(0, head_size, 2) / head_size  # [D / 2]
-    plain = np.exp(-math.log(rope.theta) * exponents).astype(np.float32)
+    exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)  # [D / 2]
+    powers = np.power(np.float32(rope.theta), exponents, dtype=np.float64).astype(np.float32)
+    plain: Floats = np.float32(1.0) / powers
     match rope.scaling:
         case "none":
             return plain
