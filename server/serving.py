@@ -139,9 +139,8 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, st
     url = url_of(listener, has_tls=settings.ssl_certfile is not None)
     logger.info("listening address=%s", url)
     await engine.start()
-    draining_server = await asyncio.to_thread(
-        _load_server
-    )  # slow to import; the engine process starts meanwhile
+    # Slow to import; the engine process starts meanwhile.
+    draining_server = await asyncio.to_thread(_load_server)
     server = draining_server.of(settings, engine, stop.came)
     gc.collect()
     gc.freeze()  # what start-up made stays; later collections need not look at it
