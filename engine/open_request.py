@@ -138,6 +138,7 @@ class OpenRequest:
             finish_reason=finish_reason,
             prompt_logprobs=() if choice else tuple(self._prompt_logprobs),
             prefix_report=None if choice else self.prefix_report,
+            text_offsets=delta.text_offsets,
         )
         if not choice:
             self._prompt_logprobs = []
@@ -151,4 +152,5 @@ def _joined(first: Delta, second: Delta) -> Delta:
         token_ids=first.token_ids + second.token_ids,
         logprobs=first.logprobs + second.logprobs,
         is_stopped=first.is_stopped or second.is_stopped,
+        text_offsets=first.text_offsets + second.text_offsets,
     )

@@ -20,10 +20,10 @@ class TokenEvent(NamedTuple):
     """News of one choice: text and the tokens it came from, released together.
 
     `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
-    for. `num_cached_tokens` are those of the prompt that were not computed again. `num_output_tokens`
-    counts the choice's tokens so far, also those whose text is never shown. `finish_reason` is None but in the choice's last event. `prompt_logprobs` comes with the
-    first event of choice 0 where it was asked for: one entry per prompt token, None for the first.
-    `prefix_report` comes with it too, where that was asked for.
+    for, and `text_offsets` says where in the choice's text each of them begins. `num_cached_tokens` are those of the prompt that were not computed again. `num_output_tokens`
+    counts the choice's tokens so far, also those whose text is never shown. `finish_reason` is None but in
+    the choice's last event. `prompt_logprobs` comes with the first event of choice 0 where it was asked for:
+    one entry per prompt token, None for the first. `prefix_report` comes with it too, where that was asked for.
     """
 
     choice: int
@@ -35,6 +35,7 @@ class TokenEvent(NamedTuple):
     num_cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
     prefix_report: PrefixReport | None = None
+    text_offsets: tuple[int, ...] = ()
 
 
 class TokenStream:
@@ -144,4 +145,5 @@ def _merged(events: Sequence[TokenEvent]) -> TokenEvent:
         num_cached_tokens=last.num_cached_tokens,
         prompt_logprobs=events[0].prompt_logprobs,
         prefix_report=events[0].prefix_report,
+        text_offsets=tuple(chain.from_iterable(event.text_offsets for event in events)),
     )

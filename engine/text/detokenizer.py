@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 class Delta(NamedTuple):
     """What may be shown after some tokens arrived, possibly nothing.
 
-    `logprobs` has an entry for each of `token_ids` where they were asked for, else none. After
-    `is_stopped` there is nothing more to come.
+    `logprobs` has an entry for each of `token_ids` where they were asked for, else none, and `text_offsets`
+    as many: where in the choice's text each begins, in characters. Tokens that make up one character begin
+    together. After `is_stopped` there is nothing more to come.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     is_stopped: bool
+    text_offsets: tuple[int, ...] = ()
 
 
 class _HeldToken(NamedTuple):
@@ -285,4 +287,5 @@ class ChoiceText:
             token_ids=tuple([token.token_id for token in tokens]),
             logprobs=tuple([token.logprob for token in tokens if token.logprob is not None]),
             is_stopped=is_stopped,
+            text_offsets=tuple([token.start for token in tokens if token.logprob is not None]),
         )

@@ -19,7 +19,6 @@ from server.translate.generation import (
     cache_debug,
     encode_json,
     sse_event,
-    text_offsets,
     usage_member,
 )
 from server.translate.logprobs import completion_logprobs, prompt_logprobs
@@ -135,7 +134,7 @@ class CompletionChunks:
         self._opening = f'{encode_json(self._head)[:-1]},"choices":['
         self._usage = ',"usage":null' if body.has_usage else ""
         self._tally = Tally([prompt.token_ids for prompt in prompts])
-        self._num_chars: dict[int, int] = {}
+        self._begun: set[int] = set()
         self._scores: dict[int, tuple[TokenLogprob | None, ...]] = {}
         self._waiting: dict[int, list[TokenEvent]] = {}
         is_scored = body.logprobs is not None or body.prompt_logprobs is not None
@@ -173,7 +172,7 @@ class CompletionChunks:
     def _chunk(self, prompt_index: int, event: TokenEvent) -> bytes:
         index = prompt_index * self._num_shown + event.choice
         self._tally.count(index, event)
-        is_first = index not in self._num_chars
+        is_first = index not in self._begun
         has_ids = self._body.return_token_ids and bool(event.token_ids)
         has_logprobs = self._body.logprobs is not None and bool(event.logprobs)
         is_told = event.text or has_ids or has_logprobs or event.finish_reason or event.prefix_report
@@ -184,16 +183,14 @@ class CompletionChunks:
         return sse_event(f"{self._opening}{chunk}]{usage}}}")
 
     def _choice(self, prompt_index: int, index: int, event: TokenEvent) -> dict[str, object]:
-        is_first = index not in self._num_chars
-        start = self._num_chars.get(index, 0)
-        self._num_chars[index] = start + len(event.text)
+        is_first = index not in self._begun
+        self._begun.add(index)
         prompt = self._prompts[prompt_index]
         of_prompt = self._scores.get(prompt_index, ()) if is_first else ()
-        offsets = text_offsets(event, start)
         return {
             "index": index,
             "text": self._shown.text(prompt, event.text, is_first=is_first),
-            "logprobs": self._shown.logprobs(prompt, of_prompt, event.logprobs, offsets),
+            "logprobs": self._shown.logprobs(prompt, of_prompt, event.logprobs, event.text_offsets),
             "finish_reason": None if event.finish_reason is None else event.finish_reason.value,
             **self._shown.extras(
                 prompt, of_prompt, event.token_ids, is_first=is_first, report=event.prefix_report

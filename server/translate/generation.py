@@ -66,7 +66,6 @@ class GatheredChoice:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     text_offsets: list[int] = field(default_factory=list)
-    num_chars: int = 0
     finish_reason: FinishReason | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
     prefix_report: PrefixReport | None = None
@@ -76,8 +75,7 @@ class GatheredChoice:
         self.texts.append(event.text)
         self.token_ids.extend(event.token_ids)
         self.logprobs.extend(event.logprobs)
-        self.text_offsets.extend(text_offsets(event, self.num_chars))
-        self.num_chars += len(event.text)
+        self.text_offsets.extend(event.text_offsets)
         self.finish_reason = event.finish_reason or self.finish_reason
         self.prompt_logprobs = self.prompt_logprobs or event.prompt_logprobs
         self.prefix_report = self.prefix_report or event.prefix_report
@@ -148,18 +146,6 @@ def cache_debug(report: PrefixReport) -> CacheDebug:
         first_missing_block=report.first_missing_block,
         evicted_s_ago=None if report.evicted_s_ago is None else round(report.evicted_s_ago, 3),
     )
-
-
-def text_offsets(event: TokenEvent, start: int) -> list[int]:
-    """Where the text of each logged token of `event` begins, the event's text beginning at `start`.
-
-    A token that is part of a character has a text of its own length, so the event's end bounds it.
-    """
-    offsets, here, end = [], start, start + len(event.text)
-    for token in event.logprobs:
-        offsets.append(min(here, end))
-        here += len(token.text)
-    return offsets
 
 
 class TextMould:

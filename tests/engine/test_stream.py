@@ -69,6 +69,16 @@ def test_events_of_a_choice_that_wait_together_are_read_as_one():
     ]
 
 
+def test_tokens_that_are_read_as_one_event_keep_where_their_text_begins():
+    async def act(stream: TokenStream, _: Aborts):
+        stream.put(event("a")._replace(text_offsets=(0,)))
+        stream.put(event("bc")._replace(text_offsets=(1, 2)))
+        return stream.take()
+
+    (merged,) = with_stream(act)
+    assert merged.text_offsets == (0, 1, 2)
+
+
 def test_an_error_is_raised_once_after_the_events_before_it():
     async def act(stream: TokenStream, aborts: Aborts) -> object:
         stream.put(event("a"))

@@ -174,6 +174,7 @@ class FakeStream:
             finish_reason=finish_reason,
             prompt_logprobs=prompt_logprobs,
             prefix_report=report,
+            text_offsets=tuple(range(count - len(piece), count)) if logprobs else (),
         )
 
 

@@ -178,8 +178,31 @@ def test_a_stop_string_across_tokens_is_never_shown_and_its_own_tokens_are_dropp
         token_ids=(0,),
         logprobs=(TokenLogprob(token_id=0, text="one\n", token_bytes=b"one\n", logprob=-0.5),),
         is_stopped=True,
+        text_offsets=(0,),
     )
     assert choice.num_tokens == 4
+
+
+@pytest.mark.parametrize("num_together", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("tokens", "offsets"),
+    [
+        ([b"a", b"\xc3", b"\xb1", b"b", b"c"], (0, 1, 1, 2, 3)),
+        ([b"a", b"<s>", b"<s>", b"bb", b"c"], (0, 1, 1, 1, 3)),
+        (["🙂".encode()[:2], "🙂".encode()[2:], b"b", b"<s>", b"c"], (0, 0, 1, 2, 2)),
+    ],
+    ids=["part of a character", "without text", "both"],
+)
+def test_a_logged_token_says_where_its_text_begins_however_many_come_together(
+    tokens, offsets, num_together
+) -> None:
+    silent_ids = frozenset(index for index, token in enumerate(tokens) if token == b"<s>")
+    choice = ChoiceText(ChunkTokenizer(tokens), TextRules(silent_ids=silent_ids))
+
+    fed = [range(first, min(5, first + num_together)) for first in range(0, 5, num_together)]
+    deltas = [choice.feed(ids, some_scores(*[-0.5] * len(ids))) for ids in fed]
+
+    assert tuple(offset for delta in deltas for offset in delta.text_offsets) == offsets
 
 
 def test_a_character_in_several_tokens_appears_with_its_last_byte() -> None:

@@ -113,7 +113,8 @@ def test_usage_comes_last_and_is_null_before():
 
 
 def test_offsets_go_on_from_chunk_to_chunk():
-    chunks = streamed(read(logprobs=0), (0, event("ab", logged=("a", "b"))), (0, event("c", logged=("c",))))
+    events = [event("ab", logged=("a", "b")), event("c", logged=("c",), start=2)]
+    chunks = streamed(read(logprobs=0), *((0, event) for event in events))
 
     assert [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in chunks] == [[0, 1], [2]]
 
@@ -248,7 +249,7 @@ def test_each_streamed_choice_begins_with_the_echo():
         body,
         event("b", choice=1, logged=("b",)),
         event("a", choice=0, logged=("a",), prompt_logprobs=SCORES),
-        event("c", choice=1, logged=("c",)),
+        event("c", choice=1, logged=("c",), start=1),
     )
     choices = [chunk["choices"][0] for chunk in chunks]
 

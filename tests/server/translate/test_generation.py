@@ -10,7 +10,6 @@ from server.translate.generation import (
     Ticket,
     encode_json,
     sse_event,
-    text_offsets,
 )
 
 
@@ -20,10 +19,11 @@ def plain_usage(answer: dict) -> dict:
 
 
 def event(
-    text: str = "", *, choice: int = 0, logged: tuple[str, ...] = (), count: int = 1, **fields
+    text: str = "", *, choice: int = 0, logged: tuple[str, ...] = (), start: int = 0, count: int = 1, **fields
 ) -> TokenEvent:
     logprobs = tuple(TokenLogprob(token_id=1, text=t, token_bytes=t.encode(), logprob=-1.0) for t in logged)
-    told = {"token_ids": (1,), "finish_reason": None, **fields}
+    offsets = tuple(range(start, start + len(logged)))
+    told = {"token_ids": (1,), "finish_reason": None, "text_offsets": offsets, **fields}
     return TokenEvent(choice=choice, text=text, logprobs=logprobs, num_output_tokens=count, **told)
 
 
@@ -36,18 +36,10 @@ def test_usage_counts_each_prompt_once_and_each_choice():
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (4, 7, 11)
 
 
-def test_offsets_count_characters():
-    assert text_offsets(event("añb", logged=("a", "ñ", "b")), 10) == [10, 11, 12]
-
-
-def test_offsets_stay_within_the_events_text():
-    assert text_offsets(event("🙂", logged=("\ufffd", "\ufffd", "\ufffd")), 0) == [0, 1, 1]
-
-
 def test_a_gathered_choice_is_the_sum_of_its_events():
     choice = GatheredChoice()
     choice.add(event("ab", logged=("a", "b")))
-    choice.add(event("c", logged=("c",), finish_reason=FinishReason.STOP))
+    choice.add(event("c", logged=("c",), start=2, finish_reason=FinishReason.STOP))
 
     assert (choice.text, choice.text_offsets, choice.token_ids) == ("abc", [0, 1, 2], [1, 1])
     assert choice.finish_reason is FinishReason.STOP
