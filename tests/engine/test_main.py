@@ -106,11 +106,12 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_with_status_2(start, tmp_path):
     assert process.wait(60) == 2
 
 
-def test_numpy_is_loaded_without_threads_of_its_own():
+def test_numpy_is_loaded_without_threads_of_its_own_and_children_are_not_told():
     code = (
-        "import os; from pathlib import Path; from engine.__main__ import NUMPY_THREADS, load_numpy; load_numpy();"
-        "import numpy; lines = Path('/proc/self/status').read_text().splitlines();"
-        "print(next(line.split()[1] for line in lines if line.startswith('Threads')), os.environ.get(NUMPY_THREADS))"
+        "import subprocess; from pathlib import Path; from engine.__main__ import NUMPY_THREADS, load_numpy;"
+        "load_numpy(); import numpy; lines = Path('/proc/self/status').read_text().splitlines();"
+        "told = subprocess.run(['printenv', NUMPY_THREADS], capture_output=True, text=True).stdout;"
+        "print(next(line.split()[1] for line in lines if line.startswith('Threads')), told or None)"
     )
 
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
