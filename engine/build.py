@@ -104,11 +104,9 @@ def _choose_back_end(config: EngineConfig, spec: ModelSpec) -> BackEnd:
     if native is not None:
         refuse_on_cpu(model, is_native=True)
         return NativeBackEnd(config, spec, native, num_threads=num_threads, through=through)
-    from engine.execution.device import choose_device  # noqa: PLC0415  loads torch
-    from engine.execution.torch_back_end import TorchBackEnd  # noqa: PLC0415  as above
+    from engine.execution.torch_back_end import TorchBackEnd  # noqa: PLC0415  loads torch
 
-    device = choose_device(model)
-    return TorchBackEnd(config, spec, device, num_threads=num_threads, through=through)
+    return TorchBackEnd(config, spec, num_threads=num_threads, through=through)
 
 
 def _device_type(config: EngineConfig) -> str:

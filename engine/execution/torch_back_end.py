@@ -8,7 +8,7 @@ from engine.cache.layout import plan_layout
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
 from engine.execution.back_end import OnProgress, Placed, Report, cache_demand
-from engine.execution.device import choose_cache_dtype, choose_dtype
+from engine.execution.device import choose_cache_dtype, choose_device, choose_dtype
 from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.host import cpu_cache_bytes, refuse_on_cpu
 from engine.execution.link import CudaLink
@@ -33,12 +33,12 @@ class TorchBackEnd:
         self,
         config: EngineConfig,
         spec: ModelSpec,
-        device: torch.device,
         *,
         num_threads: int,
         through: Through,
     ) -> None:
-        """For a model on `device`; torch computes on `num_threads` threads on a CPU. Raises ConfigError."""
+        """On the device that `config` names, on a CPU with `num_threads` threads. Raises ConfigError."""
+        device = choose_device(config.model)
         torch.set_num_threads(num_threads)
         self._config = config
         self._spec = spec

@@ -17,12 +17,11 @@ def checkpoint(tmp_path_factory):
 
 def back_end(path, cache=None, **model):
     config = EngineConfig(
-        model=ModelConfig(path=str(path), model_id="tiny", **model),
+        model=ModelConfig(path=str(path), model_id="tiny", device="cpu", **model),
         cache=CacheConfig(**{"kv_cache_bytes": 1 << 20, **(cache or {})}),
     )
     threads = torch.get_num_threads()
-    device = torch.device("cpu")
-    return TorchBackEnd(config, read_spec(path), device, num_threads=threads, through=as_it_is)
+    return TorchBackEnd(config, read_spec(path), num_threads=threads, through=as_it_is)
 
 
 def test_it_says_what_computes(checkpoint):
