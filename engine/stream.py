@@ -19,11 +19,12 @@ from engine.text.token_logprob import TokenLogprob
 class TokenEvent(NamedTuple):
     """News of one choice: text and the tokens it came from, released together.
 
-    `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked
-    for, and `text_offsets` says where in the choice's text each of them begins. `num_cached_tokens` are those of the prompt that were not computed again. `num_output_tokens`
-    counts the choice's tokens so far, also those whose text is never shown. `finish_reason` is None but in
-    the choice's last event. `prompt_logprobs` comes with the first event of choice 0 where it was asked for:
-    one entry per prompt token, None for the first. `prefix_report` comes with it too, where that was asked for.
+    `text` may be empty, when only tokens or the end are told. `logprobs` is empty unless asked for, and
+    `text_offsets` says where in the choice's text each of them begins. `num_cached_tokens` are those of the
+    prompt that were not computed again. `num_output_tokens` counts the choice's tokens so far, also those
+    whose text is never shown. `finish_reason` is None but in the choice's last event. `prompt_logprobs` comes
+    with the first event of choice 0 where it was asked for: one entry per prompt token, None for the first.
+    `prefix_report` comes with it too, where that was asked for.
     """
 
     choice: int
