@@ -10,11 +10,9 @@ from ctypes import pointer
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from engine.errors import CheckpointError
 from engine.kernels.cpu.library import LayerWeights, ModelWeights
-from engine.kernels.cpu.memory import Floats
+from engine.kernels.cpu.memory import Floats, empty_floats
 from engine.kernels.cpu.packed import PackedWeights
 from engine.model_spec import ModelSpec
 from engine.models.llama import WeightTarget
@@ -41,12 +39,12 @@ class NativeWeights:
     @classmethod
     def empty(cls, spec: ModelSpec, library: ctypes.CDLL) -> "NativeWeights":
         """Weights that are still to be filled."""
-        vectors = {"norm.weight": _floats(spec.model_size)}
+        vectors = {"norm.weight": empty_floats(spec.model_size)}
         projections = {"embedding": PackedWeights(library, spec.model_size, (spec.vocab_size,), None)}
         if not spec.has_tied_head:
             projections["lm_head"] = PackedWeights(library, spec.model_size, (spec.vocab_size,), None)
         for layer in range(spec.num_layers):
-            vectors |= {f"layers.{layer}.{name}": _floats(size) for name, size in _vectors(spec).items()}
+            vectors |= {f"layers.{layer}.{name}": empty_floats(size) for name, size in _vectors(spec).items()}
             for name, (in_size, out_sizes) in _projections(spec).items():
                 bias = vectors.get(f"layers.{layer}.{name}.bias")
                 projections[f"layers.{layer}.{name}"] = PackedWeights(library, in_size, out_sizes, bias)
@@ -172,7 +170,3 @@ def _vectors(spec: ModelSpec) -> dict[str, int]:
     if spec.has_qk_norm:
         sizes |= dict.fromkeys(("attention.query_norm.weight", "attention.key_norm.weight"), spec.head_size)
     return sizes
-
-
-def _floats(size: int) -> Floats:
-    return np.empty(size, dtype=np.float32)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from engine.kernels.cpu.memory import Floats
+from engine.kernels.cpu.memory import Floats, empty_floats
 from engine.model_spec import RopeSpec
 
 
@@ -15,7 +15,8 @@ def angle_tables(rope: RopeSpec, head_size: int, num_positions: int) -> tuple[Fl
     """(cos, sin) of positions from 0 on, each [positions, D / 2]."""
     positions = np.arange(num_positions, dtype=np.float32)
     angles = positions[:, None] * inverse_frequencies(rope, head_size)  # [positions, D / 2]
-    return np.cos(angles), np.sin(angles)
+    cos, sin = empty_floats(*angles.shape), empty_floats(*angles.shape)
+    return np.cos(angles, out=cos), np.sin(angles, out=sin)
 
 
 def inverse_frequencies(rope: RopeSpec, head_size: int) -> Floats:

@@ -3,6 +3,8 @@
 Vectors and tiles are a cache line wide; one that lies across two takes two reads.
 """
 
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +25,11 @@ def zero_bytes(num_bytes: int) -> Bytes:
     memory = empty_bytes(num_bytes)
     memory.fill(0)
     return memory
+
+
+def empty_floats(*shape: int) -> Floats:
+    """Numbers of whatever was there before."""
+    return empty_bytes(4 * prod(shape)).view(np.float32).reshape(shape)
 
 
 def _from_line(memory: Bytes, num_bytes: int) -> Bytes:

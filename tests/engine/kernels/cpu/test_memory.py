@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.kernels.cpu.memory import LINE_BYTES, empty_bytes, zero_bytes
+from engine.kernels.cpu.memory import LINE_BYTES, empty_bytes, empty_floats, zero_bytes
 
 
 @pytest.mark.parametrize("num_bytes", [1, 63, 64, 65, 10_000, 1 << 20])
@@ -23,3 +23,12 @@ def test_two_pieces_of_memory_share_nothing():
 
     assert not np.shares_memory(first, second)
     assert not second.any()
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (100, 33)], ids=str)
+def test_numbers_begin_there_too_and_have_the_shape_asked_for(shape):
+    numbers = empty_floats(*shape)
+
+    assert (numbers.shape, numbers.dtype) == (shape, np.float32)
+    assert numbers.ctypes.data % LINE_BYTES == 0
+    assert numbers.flags.c_contiguous
