@@ -29,6 +29,11 @@ class PackedLinear(nn.Module):
         )
         self._kernels = kernels
 
+    @property
+    def in_size(self) -> int:
+        """Columns of the weight."""
+        return self.packed.in_size
+
     def pack(self, first_row: int, rows: StoredRows) -> None:
         """Take in the tensor whose rows begin at `first_row`. From any thread."""
         tiles = torch.from_numpy(self.packed.pack(first_row, rows))

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.errors import CheckpointError
 from engine.layers.grouped import GroupedLinear
 from engine.layers.kit import LayerKit
 from engine.layers.packed import PackedLinear
@@ -17,6 +16,7 @@ from engine.models.decoder import Decoder
 from engine.models.llama import WeightTarget
 from engine.models.weights import (
     OnProgress,
+    PackedPlace,
     Place,
     Through,
     WeightSource,
@@ -44,27 +44,6 @@ class DensePlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackedPlace:
-    """Rows of a projection that packs its weights."""
-
-    projection: PackedLinear
-    first_row: int
-    num_rows: int
-
-    def fill(self, source: WeightSource, name: str) -> None:
-        """Pack tensor `name`."""
-        try:
-            self.projection.pack(self.first_row, source.stored(name))
-        except CheckpointError as error:
-            raise CheckpointError(f"{name}: {error}") from error
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape that the tensor must have."""
-        return self.num_rows, self.projection.packed.in_size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundedPlace:
     """Rows of a projection that rounds its weights."""
 
@@ -77,24 +56,6 @@ class RoundedPlace:
         values = torch.empty(self.shape, dtype=torch.bfloat16)
         source.copy(name, values)
         self.projection.take(self.first_row, values)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape that the tensor must have."""
-        return self.num_rows, self.projection.in_size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupedPlace:
-    """Rows of a projection that holds codes in groups."""
-
-    projection: GroupedLinear
-    first_row: int
-    num_rows: int
-
-    def fill(self, source: WeightSource, name: str) -> None:
-        """Take the codes of tensor `name`."""
-        self.projection.pack(self.first_row, source.stored(name))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -125,11 +86,9 @@ def load_decoder(
 def _place(decoder: Decoder, target: WeightTarget) -> Place:
     owner, _, parameter = target.parameter.rpartition(".")
     module = decoder.get_submodule(owner)
-    if isinstance(module, PackedLinear) and parameter == "weight":
+    if isinstance(module, PackedLinear | GroupedLinear) and parameter == "weight":
         return PackedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
     if isinstance(module, RoundedLinear) and parameter == "weight":
         return RoundedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
-    if isinstance(module, GroupedLinear) and parameter == "weight":
-        return GroupedPlace(projection=module, first_row=target.first_row, num_rows=target.num_rows)
     rows = decoder.get_parameter(target.parameter).narrow(0, target.first_row, target.num_rows)
     return DensePlace(rows=rows)

@@ -10,7 +10,6 @@ from ctypes import pointer
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import CheckpointError
 from engine.kernels.cpu.library import LayerWeights, ModelWeights
 from engine.kernels.cpu.memory import Floats, empty_floats
 from engine.kernels.cpu.packed import PackedWeights
@@ -18,6 +17,7 @@ from engine.model_spec import ModelSpec
 from engine.models.llama import WeightTarget
 from engine.models.weights import (
     OnProgress,
+    PackedPlace,
     Place,
     Through,
     WeightSource,
@@ -78,7 +78,7 @@ class NativeWeights:
         if target.parameter in self.vectors:
             return _VectorPlace(rows=self.vectors[target.parameter][rows])
         packed = self.projections[target.parameter.removesuffix(".weight")]
-        return _PackedPlace(packed=packed, first_row=target.first_row, num_rows=target.num_rows)
+        return PackedPlace(projection=packed, first_row=target.first_row, num_rows=target.num_rows)
 
     def to_structure(self) -> ModelWeights:
         """The same for the library, valid as long as these weights."""
@@ -116,25 +116,6 @@ class NativeWeights:
             down=linear("mlp.down"),
             window=self.spec.layer_windows[layer] or 0,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PackedPlace:
-    """Rows of a projection."""
-
-    packed: PackedWeights
-    first_row: int
-    num_rows: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.num_rows, self.packed.in_size
-
-    def fill(self, source: WeightSource, name: str) -> None:
-        try:
-            self.packed.pack(self.first_row, source.stored(name))
-        except CheckpointError as error:
-            raise CheckpointError(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

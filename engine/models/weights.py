@@ -6,6 +6,7 @@ held once. Nothing here knows a family's names or a file's format.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,6 +66,40 @@ class Place(Protocol):
     def fill(self, source: WeightSource, name: str) -> None:
         """Take in tensor `name`. From any thread."""
         ...
+
+
+class Packing(Protocol):
+    """A projection that takes its weights as they are stored."""
+
+    @property
+    def in_size(self) -> int:
+        """Columns of the weight."""
+        ...
+
+    def pack(self, first_row: int, rows: StoredRows) -> object:
+        """Take in the tensor whose rows begin at `first_row`. From any thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedPlace:
+    """Rows of such a projection."""
+
+    projection: Packing
+    first_row: int
+    num_rows: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the tensor must have."""
+        return self.num_rows, self.projection.in_size
+
+    def fill(self, source: WeightSource, name: str) -> None:
+        """Pack tensor `name`."""
+        try:
+            self.projection.pack(self.first_row, source.stored(name))
+        except CheckpointError as error:
+            raise CheckpointError(f"{name}: {error}") from error
 
 
 def as_it_is(source: WeightSource) -> WeightSource:
