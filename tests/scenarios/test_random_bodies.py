@@ -7,7 +7,7 @@ from functools import cache
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.app import create_app
@@ -86,6 +86,7 @@ def test_no_text_to_tokenize_makes_the_server_fail(body):
 
 
 @settings(max_examples=40)
+@example({"tokens": [0xD800]})
 @given(bodies({"tokens": [72]}, DetokenizeRequest, tokens=st.lists(st.integers(-1, 2**33), max_size=3)))
 def test_no_tokens_make_the_server_fail(body):
     check(post("/detokenize", json.dumps(body)))

@@ -228,7 +228,8 @@ class FakeTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         shown = (i for i in ids if not (skip_special_tokens and i in self.special_ids))
-        return "".join(self._names.get(i) or chr(i) for i in shown)
+        # Half of a surrogate pair is no text, and no tokenizer makes it one.
+        return "".join(self._names.get(i) or chr(i) for i in shown).encode("utf-8", "replace").decode()
 
     def token_bytes(self, token_id: int) -> bytes:
         return (self._names.get(token_id) or chr(token_id)).encode("utf-8", "replace")
