@@ -57,8 +57,8 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
         "model id=%s family=%s layers=%d window=%s", config.model.model_id, spec.family, spec.num_layers,
         _windows(spec),
     )  # fmt: skip
-    back_end = _choose_back_end(config, spec)
     num_threads = choose_num_threads(config.model)
+    back_end = _choose_back_end(config, spec, num_threads)
     logger.info(
         "device name=%s dtype=%s quantization=%s cache=%s threads=%d kernels=%s", back_end.device_name,
         back_end.dtype, config.model.quantization, back_end.cache_dtype, num_threads, back_end.kernels,
@@ -90,9 +90,9 @@ def build_engine(config: EngineConfig, receive: Callable[[], ToEngine | None], o
     )
 
 
-def _choose_back_end(config: EngineConfig, spec: ModelSpec) -> BackEnd:
+def _choose_back_end(config: EngineConfig, spec: ModelSpec, num_threads: int) -> BackEnd:
     """The native kernels where they may compute; else torch, which is loaded only then. Raises ConfigError."""
-    model, num_threads = config.model, choose_num_threads(config.model)
+    model = config.model
     through: Through = as_it_is
     if model.quantization != "none":
         from engine.quantization.source import quantizing  # noqa: PLC0415  loads torch

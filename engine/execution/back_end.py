@@ -7,9 +7,9 @@ from typing import Protocol
 from engine.cache.layout import CacheDemand, CacheLayout
 from engine.config import EngineConfig
 from engine.execution.row_answers import MaskSource
+from engine.models.weights import OnProgress
 from engine.plan import Runner
 
-OnProgress = Callable[[int, int], None]
 Report = Callable[[str], OnProgress]
 """For a stage of loading, what is told (done, total) of it."""
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from engine.cache.layout import plan_layout
+from engine.cache.layout import CacheDemand, plan_layout
 from engine.cache.store import CacheStore
 from engine.config import EngineConfig
-from engine.execution.back_end import OnProgress, Placed, Report, cache_demand
+from engine.execution.back_end import Placed, Report, cache_demand
 from engine.execution.device import choose_cache_dtype, choose_device, choose_dtype
 from engine.execution.gpu_kernels import GpuKernels, capability_of, choose_gpu_kernels, refuse_impossible
 from engine.execution.host import cpu_cache_bytes, refuse_on_cpu
@@ -23,7 +23,7 @@ from engine.layers.kit import LayerKit
 from engine.model_spec import ModelSpec
 from engine.models.decoder import Decoder
 from engine.models.loader import load_decoder
-from engine.models.weights import Through
+from engine.models.weights import OnProgress, Through
 
 
 class TorchBackEnd:
@@ -61,24 +61,19 @@ class TorchBackEnd:
         """Read the weights and make the cache. Raises what `BackEnd` says."""
         if self._gpu is not None:
             return self._place_on_gpu(self._gpu, masks, report)
-        config, spec = self._config, self._spec
-        dtype = self._cache_dtype
-        demand = cache_demand(config, cpu_cache_bytes(config.cache), dtype.itemsize, scale_bytes(dtype))
-        layout = plan_layout(spec, demand)
+        layout = plan_layout(self._spec, self._demand())
         decoder = self._load(report("weights"))
-        store = CacheStore.allocate(layout, spec, device=self._torch_device, dtype=dtype)
+        store = CacheStore.allocate(layout, self._spec, device=self._torch_device, dtype=self._cache_dtype)
         runner = ModelRunner(decoder, store, layout, masks=masks)
         return Placed(layout=layout, runner=runner, weight_bytes=decoder.weight_bytes)
 
     def _place_on_gpu(self, gpu: GpuKernels, masks: MaskSource, report: Report) -> Placed:
-        config, spec, device = self._config, self._spec, self._torch_device
-        dtype = self._cache_dtype
-        demand = cache_demand(config, cpu_cache_bytes(config.cache), dtype.itemsize, scale_bytes(dtype))
+        config, device = self._config, self._torch_device
         with explained_shortage(CudaMeter(device), "loading weights"):
             decoder = self._load(report("weights"))
         parts = TrialParts(
-            model=decoder, spec=spec, demand=demand, scheduling=config.scheduling, link=CudaLink(device),
-            masks=masks, device=device, dtype=dtype, draw=gpu.draw,
+            model=decoder, spec=self._spec, demand=self._demand(), scheduling=config.scheduling,
+            link=CudaLink(device), masks=masks, device=device, dtype=self._cache_dtype, draw=gpu.draw,
         )  # fmt: skip
         # The reference attends a recorded step over whole tables: far more than it would have to.
         is_eager = config.model.eager or gpu.name == "reference"
@@ -86,6 +81,10 @@ class TorchBackEnd:
             Gpu.at(device), parts, config.cache, is_eager=is_eager, report=report("decode steps")
         )
         return Placed(layout=placement.layout, runner=placement.runner, weight_bytes=decoder.weight_bytes)
+
+    def _demand(self) -> CacheDemand:
+        config, dtype = self._config, self._cache_dtype
+        return cache_demand(config, cpu_cache_bytes(config.cache), dtype.itemsize, scale_bytes(dtype))
 
     def _load(self, on_progress: OnProgress) -> Decoder:
         path = Path(self._config.model.path)

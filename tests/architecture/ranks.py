@@ -119,8 +119,6 @@ PLACES = {f"engine.{unit}": place for unit, place in ENGINE.items()} | {
 # Where a library may be imported, as module prefixes. Others are free.
 LIBRARIES = {
     "torch": (
-        "engine.__main__",
-        "engine.build",
         "engine.batch",
         "engine.cache.store",
         "engine.execution",
