@@ -75,11 +75,23 @@ class Reader(threading.Thread):
     def __init__(self, server, body):
         super().__init__(daemon=True)
         self.sent = ""
+        self._has_left = False
         self._connection = connect(server, body, "none")
         self.start()
 
     def run(self):
-        self.sent = read_all(self._connection)
+        try:
+            self.sent = read_all(self._connection)
+        except (
+            ConnectionResetError
+        ):  # what the server still sends to one who has left is answered with a reset
+            if not self._has_left:
+                raise
+
+    def leave(self):
+        """Go, whatever is still to come."""
+        self._has_left = True
+        self._connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def endings(self):
@@ -123,7 +135,7 @@ def ended(readers):
 def close(readers):
     for reader in readers:
         if reader.is_alive():
-            reader._connection.shutdown(socket.SHUT_RDWR)
+            reader.leave()
         reader.join(60)
 
 
